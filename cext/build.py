@@ -1,0 +1,49 @@
+"""Describe the extension module ``mwtrace._cext`` to cffi.
+
+Contains no declaration: what Python may call is what the headers named here say, read by the
+same preprocessor that compiles them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from cffi import FFI
+
+ROOT = Path(__file__).resolve().parent.parent
+# Relative paths: setuptools refuses absolute ones, and debug information stays reproducible.
+INCLUDE_DIRS = ["bpf", "cext"]
+HEADERS = ["events.h", "fit.h", "series.h", "aggregator.h", "engine.h", "links.h", "ring.h"]
+SOURCES = sorted(f"cext/{path.name}" for path in (ROOT / "cext").glob("*.c"))
+WARNINGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"]
+
+
+def declarations() -> str:
+    """Return the headers as one text that ``ffi.cdef`` takes."""
+    text = "".join(f'#include "{header}"\n' for header in HEADERS)
+    compiler = os.environ.get("CC", "cc").split()
+    flags = [f"-I{ROOT / directory}" for directory in INCLUDE_DIRS]
+    command = [*compiler, "-E", "-P", "-DMW_CDEF", *flags, "-xc", "-"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+
+
+def builder() -> FFI:
+    ffi = FFI()
+    ffi.cdef(declarations())
+    ffi.set_source(
+        "mwtrace._cext",
+        "".join(f'#include "{header}"\n' for header in HEADERS),
+        sources=SOURCES,
+        include_dirs=INCLUDE_DIRS,
+        libraries=["bpf", "m"],
+        extra_compile_args=[*WARNINGS, "-O2", "-g", *os.environ.get("MW_CFLAGS", "").split()],
+        extra_link_args=os.environ.get("MW_LDFLAGS", "").split(),
+        py_limited_api=True,
+    )
+    return ffi
+
+
+# setuptools' cffi_modules wants a name to call.
+ffibuilder = builder

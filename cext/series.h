@@ -1,0 +1,60 @@
+/* series.h - the past of each subject, at four resolutions, in bounded memory.
+ *
+ * Everyone is sampled on the same tick, so the times are kept once, in the
+ * clock, and a history is four columns of page counts.  Level 0 holds every
+ * tick; a bucket of a higher level holds the least value seen in it: the lower
+ * envelope, which garbage collection and bursts do not move.
+ *
+ * Knows no process, no service and no statistics. */
+
+#ifndef MW_SERIES_H
+#define MW_SERIES_H
+
+#ifndef MW_CDEF /* cffi reads no system headers */
+#include <stdint.h>
+#endif
+
+enum {
+	MW_LEVELS = 4,
+	MW_LEVEL_SAMPLES = 60, /* per level: with 5 s ticks 5 min, 1 h, 15 h and 10 days */
+	MW_LEVEL0 = 0,
+};
+
+/* The tick times that all histories share: 4 x 60 x 8 bytes. */
+struct mw_clock;
+
+/* One subject's columns: 4 x 60 x 4 bytes and 56 of state. */
+struct mw_history;
+
+/* A clock whose level k > 0 has buckets of bucket_ns[k]; bucket_ns[0] is not
+ * read, level 0 takes every tick.  NULL if there is no memory. */
+struct mw_clock *mw_clock_create(const uint64_t bucket_ns[4]);
+void mw_clock_destroy(struct mw_clock *clock);
+
+/* Begin the tick at time_ns (CLOCK_MONOTONIC).  Return 0, or -EINVAL if it is
+ * not later than the one before; the clock is then as it was. */
+int mw_clock_advance(struct mw_clock *clock, uint64_t time_ns);
+
+struct mw_history *mw_history_create(void);
+void mw_history_destroy(struct mw_history *history);
+
+/* Forget everything, as at a restart or an exec: the next sample is the first. */
+void mw_history_clear(struct mw_history *history);
+
+/* Record pages for the clock's current tick.  A second value in one tick
+ * replaces the first (a process seen twice).  A tick without a value leaves a
+ * hole, which mw_history_copy() skips. */
+void mw_history_add(struct mw_history *history, const struct mw_clock *clock, uint64_t pages);
+
+/* Copy a level's samples, oldest first, into arrays of MW_LEVEL_SAMPLES;
+ * times in seconds of CLOCK_MONOTONIC, values in bytes.  The open bucket of a
+ * level above 0 is not among them.  Return how many. */
+uint32_t mw_history_copy(const struct mw_history *history, const struct mw_clock *clock, uint32_t level,
+			 double *times_s, double *bytes);
+
+/* How far the least value of the level's last third lies above the least of
+ * its first third, in pages (0 if it does not, or with fewer than six samples):
+ * the O(samples) question that decides who is worth a fit. */
+uint64_t mw_history_rise_pages(const struct mw_history *history, const struct mw_clock *clock, uint32_t level);
+
+#endif

@@ -1,0 +1,49 @@
+"""Every error mwtrace raises on purpose.
+
+    MwtraceError
+    ├── ConfigError          the operator asked for something impossible
+    ├── HostError            this machine cannot run us (kernel, privilege)
+    │   └── EngineError      the kernel took no BPF program from us
+    └── ProcessError         one watched process; never stops the others
+        └── ProcessGone      it ended, or its pid now means another process
+"""
+
+from __future__ import annotations
+
+
+class MwtraceError(Exception):
+    """Base of all errors raised on purpose.
+
+    ``exit_code`` is what the command line returns; ``remedy`` is what the operator can do about
+    it, printed below the message.
+    """
+
+    exit_code = 1
+    remedy = ""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        if remedy:
+            self.remedy = remedy
+
+
+class ConfigError(MwtraceError):
+    exit_code = 2
+    remedy = "Run 'mwtrace --help' to see what can be asked for."
+
+
+class HostError(MwtraceError):
+    exit_code = 3
+    remedy = "Run 'mwtrace doctor' to see what this machine lacks."
+
+
+class EngineError(HostError):
+    pass
+
+
+class ProcessError(MwtraceError):
+    exit_code = 4
+
+
+class ProcessGone(ProcessError):
+    pass

@@ -1,0 +1,130 @@
+"""Frozen values that the rooms hand to each other.
+
+Law of this file: it imports nothing of ours, and nothing in it does anything. Sizes are bytes,
+times seconds of CLOCK_MONOTONIC unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+
+class ProcessId(NamedTuple):
+    """What a process is: a pid alone is given again to another one."""
+
+    pid: int
+    start_time_ns: int  # CLOCK_BOOTTIME, as the kernel keeps it; from /proc only whole ticks of 10 ms
+
+
+class ServiceKind(enum.Enum):
+    """What a service's name was taken from."""
+
+    UNIT = "unit"  # a systemd unit
+    CONTAINER = "container"
+    COMMAND = "command"  # executable, or interpreter and script
+    UNKNOWN = "unknown"  # it was gone, or not ours to read, before it could be named
+
+
+class Service(NamedTuple):
+    """What operators call a group of processes; equal names are one service."""
+
+    name: str  # printable, bounded: safe for a terminal, a log line and a label
+    kind: ServiceKind
+
+
+class Verdict(enum.IntEnum):
+    """In order of alarm, so that the worst of several is their maximum."""
+
+    LEARNING = 0  # not watched long enough to say anything
+    STEADY = 1
+    WARMING_UP = 2  # grows, but younger than a program needs to fill its caches
+    GROWING = 3  # grows significantly; not yet for long enough, or not evenly
+    LEAKING = 4  # growth consistent with a leak
+
+    @property
+    def words(self) -> str:
+        return self.name.lower().replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What one level of a history says; the fields of ``struct mw_fit`` in ``cext/fit.h``."""
+
+    span_s: float
+    first_time_s: float
+    last_bytes: float
+    least_squares_bytes_per_second: float
+    theil_sen_bytes_per_second: float
+    theil_sen_low_bytes_per_second: float
+    theil_sen_high_bytes_per_second: float
+    envelope_bytes_per_second: float
+    envelope_growth_bytes: float
+    tail_bytes_per_second: float
+    residual_mad_bytes: float
+    trend_z: float
+    onset_time_s: float
+    step_time_s: float
+    step_bytes: float
+    rising_share: float
+    sample_count: int
+    block_count: int
+
+
+class SubjectId(NamedTuple):
+    """Who is judged: a process, or a service as a whole (``process`` is then None)."""
+
+    service: Service
+    process: Optional[ProcessId]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A subject at one tick, as the aggregator's table shows it."""
+
+    id: SubjectId
+    first_time_s: float  # of the history's first sample
+    private_bytes: int  # anon + swap
+    file_bytes: int
+    shmem_bytes: int
+    total_vm_bytes: int
+    process_count: int
+    largest_pid: int  # process: its own
+    cgroup_id: int
+    rising: bool  # the screen let it through: fits are filled in
+    fits: tuple[Fit, ...]  # by level, finest first; empty if not rising
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a subject's memory runs into."""
+
+    limit_bytes: int
+    headroom_bytes: int  # what is left below it now
+    source: str  # "cgroup" or "host"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is said of one subject at one tick."""
+
+    verdict: Verdict
+    since_s: float  # growing, leaking: when the growth began; else: when this verdict was reached
+    slope_bytes_per_second: Optional[float] = None  # None: not known, or nothing grows
+    slope_low_bytes_per_second: Optional[float] = None  # 95% interval
+    slope_high_bytes_per_second: Optional[float] = None
+    grown_bytes: int = 0  # since since_s
+    limit: Optional[Limit] = None
+    forecast_s: Optional[float] = None  # until the limit is hit at this slope
+    why: str = ""  # what in the numbers led here, in one clause
+
+
+@dataclass(frozen=True)
+class VerdictChange:
+    """A subject's verdict became another one."""
+
+    time_s: float
+    subject: Subject
+    before: Optional[Verdict]  # None: first verdict
+    now: Judgement

@@ -1,0 +1,66 @@
+"""What pyproject.toml cannot say: the cffi module, and BPF objects compiled by clang."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from setuptools import Command, setup
+from setuptools.command.build import build
+
+ARCHITECTURES = {"x86": "x86", "arm64": "arm64"}  # directory name -> __TARGET_ARCH_ suffix
+UNITS = ["watch"]
+
+
+class build_bpf(Command):
+    """Compile bpf/*.bpf.c to CO-RE objects under mwtrace/_bpf/, one per architecture.
+
+    BPF code itself is the same everywhere; what differs is where a traced function's registers
+    are, so each architecture gets its own object and every wheel carries all of them.
+    """
+
+    description = "compile the BPF programs"
+    user_options = []
+    editable_mode = False
+    build_lib = None
+
+    def initialize_options(self):
+        pass
+
+    def finalize_options(self):
+        self.set_undefined_options("build_py", ("build_lib", "build_lib"))
+
+    def _target(self, architecture, unit):
+        root = Path() if self.editable_mode else Path(self.build_lib)
+        return root / "mwtrace" / "_bpf" / architecture / f"{unit}.bpf.o"
+
+    def get_outputs(self):
+        return [str(self._target(a, u)) for a in ARCHITECTURES for u in UNITS]
+
+    def get_output_mapping(self):
+        return {}
+
+    def get_source_files(self):
+        return sorted(str(path) for path in Path("bpf").iterdir())
+
+    def run(self):
+        clang = os.environ.get("CLANG", "clang")
+        strip = os.environ.get("LLVM_STRIP", "llvm-strip")
+        for architecture, define in ARCHITECTURES.items():
+            for unit in UNITS:
+                target = self._target(architecture, unit)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # Relative paths and no host: BTF.ext holds both, and builds should be equal.
+                command = [clang, "-g", "-O2", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror"]
+                command += [f"-D__TARGET_ARCH_{define}", "-Ibpf", "-c", f"bpf/{unit}.bpf.c", "-o", str(target)]
+                subprocess.run(command, check=True)
+                subprocess.run([strip, "-g", str(target)], check=True)
+
+
+class build_all(build):
+    sub_commands = [("build_bpf", None), *build.sub_commands]
+
+
+setup(
+    cffi_modules=["cext/build.py:ffibuilder"],
+    cmdclass={"build": build_all, "build_bpf": build_bpf},
+)
