@@ -26,26 +26,26 @@ enum {
 /* One process, as the task iterator saw it during one tick. */
 struct mw_process_record {
 	uint64_t start_time_ns; /* CLOCK_BOOTTIME, of the thread group leader: with pid, the identity */
-	uint64_t cgroup_id;     /* of the cgroup v2 hierarchy; on a v1 host the root's */
-	int64_t anon_pages;     /* signed: where the per-CPU parts are not summed, batching can make a counter negative */
+	uint64_t cgroup_id;	/* of the cgroup v2 hierarchy; on a v1 host the root's */
+	int64_t anon_pages; /* signed: where the per-CPU parts are not summed, batching can make a counter negative */
 	int64_t file_pages;
 	int64_t shmem_pages;
 	int64_t swap_pages;
 	uint64_t total_vm_pages;
-	uint32_t pid;        /* thread group id in the initial pid namespace, what ps calls a PID */
+	uint32_t pid;	     /* thread group id in the initial pid namespace, what ps calls a PID */
 	uint32_t parent_pid; /* thread group id of the parent; 0 if it has none */
-	char comm[16];       /* MW_COMM_BYTES; any bytes but NUL, chosen by the process itself */
+	char comm[16];	     /* MW_COMM_BYTES; any bytes but NUL, chosen by the process itself */
 };
 
 enum mw_event_kind {
-	MW_EVENT_EXEC = 1,       /* the process runs another program from now on */
-	MW_EVENT_EXIT = 2,       /* its last thread ended */
+	MW_EVENT_EXEC = 1,	 /* the process runs another program from now on */
+	MW_EVENT_EXIT = 2,	 /* its last thread ended */
 	MW_EVENT_OOM_VICTIM = 3, /* the kernel chose it to die for want of memory */
 };
 
 /* Something that happened to one process between two ticks. */
 struct mw_lifecycle_event {
-	uint64_t time_ns;       /* CLOCK_MONOTONIC */
+	uint64_t time_ns;	/* CLOCK_MONOTONIC */
 	uint64_t start_time_ns; /* as in mw_process_record */
 	uint64_t cgroup_id;
 	int64_t anon_pages; /* as far as the process still has memory; 0 else */

@@ -20,13 +20,13 @@ struct mw_aggregator;
 /* Bounds, fixed at creation.  A watchdog for leaks must not be the one that
  * leaks: past a bound things are counted in mw_counters, not stored. */
 struct mw_limits {
-	uint64_t bucket_ns[4];      /* widths of the history levels; [0] is not read */
-	uint64_t screen_bytes;      /* a subject whose lower envelope rose less than this in every level is not fitted */
-	uint32_t processes_max;     /* 64 bytes each at creation, ~1.1 KiB more once watched */
-	uint32_t services_max;      /* ~1.1 KiB each once used */
-	uint32_t rows_max;          /* rows of one table */
-	uint32_t unnamed_max;       /* processes handed to Python for naming in one tick */
-	uint32_t incidents_max;     /* OOM victims kept for one table */
+	uint64_t bucket_ns[4];	/* widths of the history levels */
+	uint64_t screen_bytes;	/* a subject whose lower envelope rose less than this in every level is not fitted */
+	uint32_t processes_max; /* 64 bytes each at creation, ~1.1 KiB more once watched */
+	uint32_t services_max;	/* ~1.1 KiB each once used */
+	uint32_t rows_max;	/* rows of one table */
+	uint32_t unnamed_max;	/* processes handed to Python for naming in one tick */
+	uint32_t incidents_max; /* OOM victims kept for one table */
 	uint32_t reserved;
 };
 
@@ -39,30 +39,32 @@ enum mw_subject_kind {
 };
 
 enum mw_row_flag {
-	MW_ROW_RISING = 1, /* the screen let it through: fits are filled in */
-	MW_ROW_TOP = 2,    /* among the largest services: shown, fitted only if rising too */
-	MW_ROW_GONE = 4,   /* a service without processes since this tick */
+	MW_ROW_RISING = 1,  /* the screen let it through: fits are filled in */
+	MW_ROW_TOP = 2,	    /* among the largest services: shown, fitted only if rising too */
+	MW_ROW_GONE = 4,    /* a service without processes since this tick */
 	MW_ROW_CLEARED = 8, /* a process that ran another program (exec): its history began anew this tick */
 };
 
 /* One subject at one tick. */
 struct mw_row {
-	uint64_t start_time_ns;   /* process: identity with pid; service: of its oldest process */
-	uint64_t first_time_ns;   /* CLOCK_MONOTONIC of the history's first sample */
-	uint64_t private_bytes;   /* anon + swap */
+	uint64_t start_time_ns; /* process: identity with pid; service: of its oldest process */
+	uint64_t first_time_ns; /* CLOCK_MONOTONIC of the history's first sample */
+	uint64_t private_bytes; /* anon + swap */
 	uint64_t anon_bytes;
 	uint64_t file_bytes;
 	uint64_t shmem_bytes;
 	uint64_t swap_bytes;
 	uint64_t total_vm_bytes;
-	uint64_t cgroup_id;       /* process: its own; service: of its largest process */
-	uint32_t kind;            /* enum mw_subject_kind */
-	uint32_t flags;           /* enum mw_row_flag */
-	uint32_t pid;             /* process: its own; service: of its largest process */
-	uint32_t service_id;      /* 0: not named yet */
-	uint32_t process_count;   /* 1 for a process */
-	uint32_t births;          /* service: processes that joined since the history began */
-	struct mw_fit fits[4];    /* one per level */
+	uint64_t cgroup_id;	/* process: its own; service: of its largest process */
+	uint32_t kind;		/* enum mw_subject_kind */
+	uint32_t flags;		/* enum mw_row_flag */
+	uint32_t pid;		/* process: its own; service: of its largest process */
+	uint32_t service_id;	/* 0: not named yet */
+	uint32_t process_count; /* 1 for a process */
+	uint32_t births;	/* service: processes that joined since the history began */
+	/* Of a rising subject MW_LEVELS x MW_FIT_WINDOWS fits, finest level and
+	 * shortest window first; the table's, like the row.  Else NULL. */
+	const struct mw_fit *fits;
 };
 
 /* A process that Python has not named yet, or that must be named anew. */
@@ -78,7 +80,7 @@ struct mw_unnamed {
 struct mw_incident {
 	struct mw_lifecycle_event event;
 	uint64_t private_bytes; /* at the last tick that saw it */
-	uint32_t service_id;    /* 0 if it was never named */
+	uint32_t service_id;	/* 0 if it was never named */
 	uint32_t reserved;
 };
 
@@ -86,21 +88,21 @@ struct mw_incident {
 struct mw_counters {
 	uint64_t ticks_total;
 	uint64_t records_total;
-	uint64_t records_refused_total;      /* not a record: wrong size, pid 0 */
+	uint64_t records_refused_total; /* not a record: wrong size, pid 0 */
 	uint64_t events_total;
-	uint64_t events_refused_total;       /* not an event: wrong size or unknown kind */
-	uint64_t events_unmatched_total;     /* of a process no tick has seen (it lived between two) */
+	uint64_t events_refused_total;	 /* not an event: wrong size or unknown kind */
+	uint64_t events_unmatched_total; /* of a process no tick has seen (it lived between two) */
 	uint64_t processes_born_total;
 	uint64_t processes_gone_total;
-	uint64_t processes_untracked_total;  /* records of processes beyond processes_max */
-	uint64_t services_untracked_total;   /* names beyond services_max */
-	uint64_t rows_omitted_total;         /* subjects that did not fit into a table */
-	uint64_t naming_deferred_total;      /* processes that waited a tick for a name */
+	uint64_t processes_untracked_total; /* records of processes beyond processes_max */
+	uint64_t services_untracked_total;  /* names beyond services_max */
+	uint64_t rows_omitted_total;	    /* subjects that did not fit into a table */
+	uint64_t naming_deferred_total;	    /* processes that waited a tick for a name */
 	uint64_t incidents_dropped_total;
-	uint64_t pid_reused_total;           /* a pid that came back with another start time */
-	uint64_t iterator_errors_total;      /* ticks whose iterator ended early */
-	uint64_t process_count;              /* this tick */
-	uint64_t service_count;              /* this tick */
+	uint64_t pid_reused_total;	/* a pid that came back with another start time */
+	uint64_t iterator_errors_total; /* ticks whose iterator ended early */
+	uint64_t process_count;		/* this tick */
+	uint64_t service_count;		/* this tick */
 };
 
 struct mw_table {
@@ -143,6 +145,7 @@ int mw_aggregator_history(const struct mw_aggregator *aggregator, uint32_t pid, 
 
 /* Copy up to count rows of the processes of a service, largest first, fits of
  * rising ones filled in; return how many. */
-uint32_t mw_aggregator_members(struct mw_aggregator *aggregator, uint32_t service_id, struct mw_row *rows, uint32_t count);
+uint32_t mw_aggregator_members(struct mw_aggregator *aggregator, uint32_t service_id, struct mw_row *rows,
+			       uint32_t count);
 
 #endif

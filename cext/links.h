@@ -10,7 +10,6 @@
 #ifndef MW_LINKS_H
 #define MW_LINKS_H
 
-
 /* A link for an iter/task program; read it through mw_aggregator_tick(). */
 int mw_link_iterator(int program_fd);
 

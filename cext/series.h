@@ -1,9 +1,9 @@
 /* series.h - the past of each subject, at four resolutions, in bounded memory.
  *
  * Everyone is sampled on the same tick, so the times are kept once, in the
- * clock, and a history is four columns of page counts.  Level 0 holds every
- * tick; a bucket of a higher level holds the least value seen in it: the lower
- * envelope, which garbage collection and bursts do not move.
+ * clock, and a history is four columns of page counts.  A bucket holds the least
+ * value seen in it: the lower envelope, which garbage collection and bursts do
+ * not move.  A level 0 bucket is one tick at the default interval.
  *
  * Knows no process, no service and no statistics. */
 
@@ -26,8 +26,11 @@ struct mw_clock;
 /* One subject's columns: 4 x 60 x 4 bytes and 56 of state. */
 struct mw_history;
 
-/* A clock whose level k > 0 has buckets of bucket_ns[k]; bucket_ns[0] is not
- * read, level 0 takes every tick.  NULL if there is no memory. */
+/* A clock whose level k has buckets of bucket_ns[k].  A bucket closes with the
+ * first tick that is at least nine tenths of its width after its first one, so
+ * ticks that come a little early or late still make one sample each where the
+ * width is the interval, and a faster --interval only fills the buckets with
+ * more ticks.  NULL if there is no memory. */
 struct mw_clock *mw_clock_create(const uint64_t bucket_ns[4]);
 void mw_clock_destroy(struct mw_clock *clock);
 
@@ -47,8 +50,8 @@ void mw_history_clear(struct mw_history *history);
 void mw_history_add(struct mw_history *history, const struct mw_clock *clock, uint64_t pages);
 
 /* Copy a level's samples, oldest first, into arrays of MW_LEVEL_SAMPLES;
- * times in seconds of CLOCK_MONOTONIC, values in bytes.  The open bucket of a
- * level above 0 is not among them.  Return how many. */
+ * times in seconds of CLOCK_MONOTONIC, values in bytes.  The open bucket is
+ * not among them, but for level 0's.  Return how many. */
 uint32_t mw_history_copy(const struct mw_history *history, const struct mw_clock *clock, uint32_t level,
 			 double *times_s, double *bytes);
 
