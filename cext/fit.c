@@ -11,7 +11,7 @@
 
 enum { PAIRS_MAX = MW_FIT_SAMPLES_MAX * (MW_FIT_SAMPLES_MAX - 1) / 2 };
 
-const uint32_t mw_fit_window_samples[MW_FIT_WINDOWS] = {8, 15, 24, 36, 48, 60};
+const uint32_t mw_fit_window_samples[MW_FIT_WINDOWS] = {8, 15, 22, 32, 45, 60};
 
 /* Hoare's selection: the k-th least of n values, which are reordered. */
 static double nth_least(double *values, uint32_t n, uint32_t k)
@@ -219,8 +219,26 @@ int mw_fit_level(const double *times_s, const double *bytes, uint32_t count, str
 		int rc = mw_fit_compute(times_s + count - samples, bytes + count - samples, samples, &ret[window]);
 		if (rc)
 			return rc;
-		for (uint32_t i = 0; i < count - samples; i++)
-			ret[window].earlier_peak_bytes = fmax(ret[window].earlier_peak_bytes, bytes[i]);
 	}
 	return 0;
+}
+
+double mw_fit_earlier_peak(const struct mw_fit *fit, const struct mw_column *columns, uint32_t column_count,
+			   double from_s)
+{
+	double peak = 0;
+
+	for (uint32_t c = 0; c < column_count; c++) {
+		const struct mw_column *column = &columns[c];
+		double hidden = fmin(column->width_s * fmax(0, fit->theil_sen_bytes_per_second),
+				     0.8 * fmax(0, fit->envelope_growth_bytes));
+
+		for (uint32_t i = 0; i < column->count; i++) {
+			if (column->times_s[i] + column->width_s > fit->first_time_s)
+				break;
+			if (column->times_s[i] >= from_s)
+				peak = fmax(peak, column->bytes[i] + hidden);
+		}
+	}
+	return peak;
 }

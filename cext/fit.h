@@ -44,12 +44,31 @@ struct mw_fit {
  * or a number is not finite; *ret is then all 0. */
 int mw_fit_compute(const double *times_s, const double *bytes, uint32_t count, struct mw_fit *ret);
 
-/* The windows of one level: its newest 8, 15, 24, 36, 48 and 60 samples. */
+/* The windows of one level: its newest 8, 15, 22, 32, 45 and 60 samples. */
 enum { MW_FIT_WINDOWS = 6 };
 extern const uint32_t mw_fit_window_samples[6];
 
 /* Describe every window that a level of count samples fills.  Returns 0, or
  * -EINVAL as above; unfilled windows are all 0. */
 int mw_fit_level(const double *times_s, const double *bytes, uint32_t count, struct mw_fit ret[6]);
+
+/* One level's samples, as the earlier peak is looked for in them. */
+struct mw_column {
+	const double *times_s;
+	const double *bytes;
+	double width_s; /* of a bucket: a sample is the least of that long a time */
+	uint32_t count;
+	uint32_t reserved;
+};
+
+/* The highest that a subject has been before fit's window and after from_s
+ * (its start-up says nothing), as far as the columns go back; 0 if they do not.
+ *
+ * The columns keep minima, so the top of a saw's tooth is not in them: a
+ * sample counts for as much more as the subject, at the window's slope, would
+ * have grown within its bucket.  Not for more than four fifths of the window's
+ * growth, or a leak that sets in after a long calm would hide behind it. */
+double mw_fit_earlier_peak(const struct mw_fit *fit, const struct mw_column *columns, uint32_t column_count,
+			   double from_s);
 
 #endif

@@ -48,28 +48,26 @@ class Verdict(enum.IntEnum):
         return self.name.lower().replace("_", " ")
 
 
-@dataclass(frozen=True)
-class Fit:
-    """What one level of a history says; the fields of ``struct mw_fit`` in ``cext/fit.h``."""
+class Fit(NamedTuple):
+    """What one window of a history says; the fields of ``struct mw_fit`` in ``cext/fit.h``."""
 
-    span_s: float
     first_time_s: float
+    span_s: float
     last_bytes: float
     least_squares_bytes_per_second: float
     theil_sen_bytes_per_second: float
     theil_sen_low_bytes_per_second: float
     theil_sen_high_bytes_per_second: float
-    envelope_bytes_per_second: float
-    envelope_growth_bytes: float
     tail_bytes_per_second: float
-    residual_mad_bytes: float
     trend_z: float
+    swing_bytes: float
+    envelope_growth_bytes: float
+    rise_bytes: tuple[float, ...]
     onset_time_s: float
     step_time_s: float
     step_bytes: float
-    rising_share: float
+    earlier_peak_bytes: float
     sample_count: int
-    block_count: int
 
 
 class SubjectId(NamedTuple):
@@ -84,6 +82,8 @@ class Subject:
     """A subject at one tick, as the aggregator's table shows it."""
 
     id: SubjectId
+    time_s: float  # of the tick
+    started_s: float  # the process, or the service's oldest one
     first_time_s: float  # of the history's first sample
     private_bytes: int  # anon + swap
     file_bytes: int
@@ -92,8 +92,7 @@ class Subject:
     process_count: int
     largest_pid: int  # process: its own
     cgroup_id: int
-    rising: bool  # the screen let it through: fits are filled in
-    fits: tuple[Fit, ...]  # by level, finest first; empty if not rising
+    levels: tuple[tuple[Fit, ...], ...]  # windows by level, finest and shortest first; () if the screen saw no rise
 
 
 @dataclass(frozen=True)
@@ -111,10 +110,11 @@ class Judgement:
 
     verdict: Verdict
     since_s: float  # growing, leaking: when the growth began; else: when this verdict was reached
-    slope_bytes_per_second: Optional[float] = None  # None: not known, or nothing grows
+    slope_bytes_per_second: Optional[float] = None  # None: nothing grows, or not known yet
     slope_low_bytes_per_second: Optional[float] = None  # 95% interval
     slope_high_bytes_per_second: Optional[float] = None
-    grown_bytes: int = 0  # since since_s
+    grown_bytes: int = 0  # by the lower envelope, in the window that was decisive
+    window_s: float = 0.0  # its length
     limit: Optional[Limit] = None
     forecast_s: Optional[float] = None  # until the limit is hit at this slope
     why: str = ""  # what in the numbers led here, in one clause
