@@ -26,9 +26,7 @@ class Memory:
     calm_since_s: Optional[float] = None  # since when they say less than the verdict
 
 
-def judge(
-    subject: Subject, memory: Optional[Memory], limit: Optional[Limit], thresholds: Thresholds
-) -> Memory:
+def judge(subject: Subject, memory: Optional[Memory], thresholds: Thresholds) -> Memory:
     """Judge one subject at one tick; the result is the memory for the next one."""
     if memory is not None and memory.first_time_s != subject.first_time_s:
         memory = None
@@ -43,15 +41,13 @@ def judge(
         if not confirmed and (memory is None or memory.judgement.verdict is not Verdict.LEAKING):
             seen = replace(seen, verdict=Verdict.GROWING, why="about to be confirmed")
     if memory is None:
-        return Memory(_judgement(seen, subject, None, limit), subject.first_time_s, leak_seen_s)
+        return Memory(_judgement(seen, subject, None), subject.first_time_s, leak_seen_s)
     before = memory.judgement
-    if seen.verdict >= before.verdict or before.verdict <= Verdict.STEADY:
-        return Memory(_judgement(seen, subject, before, limit), subject.first_time_s, leak_seen_s)
     calm_since_s = subject.time_s if memory.calm_since_s is None else memory.calm_since_s
-    if subject.time_s - calm_since_s >= thresholds.calm_s:
-        return Memory(_judgement(seen, subject, before, limit), subject.first_time_s, leak_seen_s)
-    kept = replace(before, limit=limit, forecast_s=_forecast_s(before.slope_bytes_per_second, limit))
-    return Memory(kept, subject.first_time_s, leak_seen_s, calm_since_s)
+    falls = seen.verdict < before.verdict and before.verdict > Verdict.STEADY
+    if falls and subject.time_s - calm_since_s < thresholds.calm_s:
+        return Memory(before, subject.first_time_s, leak_seen_s, calm_since_s)
+    return Memory(_judgement(seen, subject, before), subject.first_time_s, leak_seen_s)
 
 
 def of_service(own: Judgement, members: Sequence[Judgement]) -> Judgement:
@@ -67,7 +63,6 @@ def of_service(own: Judgement, members: Sequence[Judgement]) -> Judgement:
     guilty = [member for member in members if member.verdict is worst]
     lead = max(guilty, key=lambda member: member.slope_bytes_per_second or 0.0)
     slope = sum(member.slope_bytes_per_second or 0.0 for member in guilty)
-    limit = own.limit or lead.limit
     return replace(
         lead,
         since_s=min(member.since_s for member in guilty),
@@ -75,18 +70,23 @@ def of_service(own: Judgement, members: Sequence[Judgement]) -> Judgement:
         slope_low_bytes_per_second=sum(m.slope_low_bytes_per_second or 0.0 for m in guilty),
         slope_high_bytes_per_second=sum(m.slope_high_bytes_per_second or 0.0 for m in guilty),
         grown_bytes=sum(member.grown_bytes for member in guilty),
-        limit=limit,
-        forecast_s=_forecast_s(slope, limit),
     )
 
 
-def _judgement(
-    seen: Trend, subject: Subject, before: Optional[Judgement], limit: Optional[Limit]
-) -> Judgement:
+def with_limit(judgement: Judgement, limit: Optional[Limit]) -> Judgement:
+    """Add what the memory runs into and, if it grows, when."""
+    forecast_s = None
+    slope = judgement.slope_bytes_per_second
+    if limit is not None and slope is not None and slope > 0:
+        forecast_s = max(0, limit.headroom_bytes) / slope
+    return replace(judgement, limit=limit, forecast_s=forecast_s)
+
+
+def _judgement(seen: Trend, subject: Subject, before: Optional[Judgement]) -> Judgement:
     if seen.window is None:
         same = before is not None and before.verdict is seen.verdict
         since_s = before.since_s if before is not None and same else subject.time_s
-        return Judgement(seen.verdict, since_s, limit=limit, why=seen.why)
+        return Judgement(seen.verdict, since_s, why=seen.why)
     since_s = seen.window.onset_time_s
     if before is not None and before.slope_bytes_per_second is not None:
         since_s = min(since_s, before.since_s)  # one growth, of which the window sees the end
@@ -99,13 +99,5 @@ def _judgement(
         slope_high_bytes_per_second=seen.window.theil_sen_high_bytes_per_second,
         grown_bytes=int(seen.window.envelope_growth_bytes),
         window_s=seen.window.span_s,
-        limit=limit,
-        forecast_s=_forecast_s(slope, limit),
         why=seen.why,
     )
-
-
-def _forecast_s(slope_bytes_per_second: Optional[float], limit: Optional[Limit]) -> Optional[float]:
-    if limit is None or slope_bytes_per_second is None or slope_bytes_per_second <= 0:
-        return None
-    return max(0, limit.headroom_bytes) / slope_bytes_per_second

@@ -1,0 +1,143 @@
+"""The command line: what was asked for, turned into a watch, a report or a demonstration.
+
+Errors that we raise on purpose end here as one line and a remedy, never as a traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import click
+
+from mwtrace import __version__
+from mwtrace.errors import ConfigError, MwtraceError
+from mwtrace.model import SubjectId
+from mwtrace.tell.units import WallAnchor, parse_duration, parse_size
+
+
+class _Duration(click.ParamType):
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(value)
+        except ConfigError as error:
+            self.fail(f"{error}. {error.remedy}", param, ctx)
+
+
+class _Size(click.ParamType):
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except ConfigError as error:
+            self.fail(f"{error}. {error.remedy}", param, ctx)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mwtrace")
+@click.option("--all", "watch_all", is_flag=True, help="Watch every process of this host.")
+@click.option("--pid", "pids", type=click.IntRange(1), multiple=True, metavar="PID...",
+              help="Watch only these processes, each for itself.")
+@click.option("--service", "services", multiple=True, metavar="NAME",
+              help="Tell only of this service; may be given several times, and * matches any text.")
+@click.option("--interval", type=_Duration(), default="5s", show_default=True,
+              help="Time between two looks at all processes.")
+@click.option("--duration", type=_Duration(), help="Stop after this time.  [default: never]")
+@click.option("--once", is_flag=True, help="Show what is there now, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per verdict change.")
+@click.option("--record", metavar="FILE", help="With one --pid: write what 'mwtrace replay' reads.")
+@click.option("--no-bpf", is_flag=True, help="Read /proc even where BPF works.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell every verdict change, not only alarms.")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    watch_all: bool,
+    pids: tuple[int, ...],
+    services: tuple[str, ...],
+    interval: float,
+    duration: Optional[float],
+    once: bool,
+    as_json: bool,
+    record: Optional[str],
+    no_bpf: bool,
+    verbose: bool,
+) -> None:
+    """Find the services that leak memory on this host, without touching them.
+
+    \b
+    sudo mwtrace --all              watch everything, show a live table
+    mwtrace --pid 4711              watch one process
+    mwtrace doctor                  what this host lets us see
+    mwtrace demo leak-objects       a leak to try it on
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING, format="mwtrace: %(message)s"
+    )
+    asked = [name for name, given in (("--all", watch_all), ("--pid", pids)) if given]
+    if ctx.invoked_subcommand is not None:
+        if asked or services:
+            raise ConfigError(f"'{ctx.invoked_subcommand}' takes no {(*asked, '--service')[0]}")
+        return
+    if not asked and not services and not once:
+        click.echo(ctx.get_help())
+        return
+    if len(asked) > 1:
+        raise ConfigError("--all and --pid exclude each other")
+    if record and len(pids) != 1:
+        raise ConfigError("--record needs exactly one --pid")
+    from mwtrace.daemon import Settings
+    from mwtrace.watching import watch
+
+    settings = Settings(
+        interval_s=interval, duration_s=duration, pids=pids, allow_bpf=not no_bpf
+    )
+    watch(settings, services, once=once, as_json=as_json, record=record, is_verbose=verbose)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="The facts as JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what this host and user can do, what is missing, and the remedy for each."""
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per verdict change.")
+def replay(file: Path, as_json: bool) -> None:
+    """Judge a recording again: a CSV file with the columns time_s,private_bytes."""
+    from mwtrace.aggregator import Limits
+    from mwtrace.judge.trend import Thresholds
+    from mwtrace.replay import BEGIN_S, replay
+    from mwtrace.tell.lines import json_line, text_line
+
+    recording = WallAnchor(monotonic_s=BEGIN_S, unix_s=0.0)
+    last = None
+    for change in replay(file, Thresholds(), Limits()):
+        click.echo(json_line(change, recording) if as_json else text_line(change, recording))
+        last = change
+    if last is None:
+        raise ConfigError(f"cannot judge {file}: it has too few samples", "Record for longer.")
+
+
+@cli.command()
+@click.argument("shape", type=click.Choice(SHAPES))
+@click.option("--rate", type=_Size(), default="1M", show_default=True, metavar="SIZE",
+              help="Growth, or turnover, per second.")
+@click.option("--seconds", type=float, help="Stop after this time.  [default: never]")
+def demo(shape: str, rate: int, seconds: Optional[float]) -> None:
+    """Run a program that leaks, or one that only looks as if it did."""

@@ -1,0 +1,160 @@
+"""The plot: tick, name, judge, tell, wait.
+
+Everything that happens happens in the rooms that are introduced to each other here. The loop ends
+by ``stop()``, from a signal handler or another thread, or when the time that was asked for is up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Optional, Protocol
+
+from mwtrace.aggregator import Aggregator, Incident, Limits, Table
+from mwtrace.errors import HostError, ProcessError
+from mwtrace.host.limits import Limits as MemoryLimits
+from mwtrace.host.procfs import Host
+from mwtrace.host.services import ServiceNames
+from mwtrace.judge.trend import Thresholds
+from mwtrace.model import Limit, ProcessId, Service, SubjectId, VerdictChange
+from mwtrace.probes.engine import Engine
+from mwtrace.registry import Registry
+from mwtrace.sources import open_source
+from mwtrace.verdicts import Verdicts
+
+log = logging.getLogger(__name__)
+
+_URGENT_TICK_S = 1.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator asked for."""
+
+    interval_s: float = 5.0
+    duration_s: Optional[float] = None  # None: until stopped
+    pids: tuple[int, ...] = ()  # not empty: only these, each for itself
+    allow_bpf: bool = True
+    keep_gone_s: float = 600.0  # a restarting service keeps its standing for this long
+    limits: Limits = field(default_factory=Limits)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+
+class Teller(Protocol):
+    """Who is told. Called from the loop, so it must not wait for anybody."""
+
+    def on_change(self, change: VerdictChange) -> None: ...
+
+    def on_incident(self, incident: Incident, service: Optional[Service]) -> None: ...
+
+    def on_tick(self, table: Table) -> None: ...
+
+
+class Daemon:
+    """One watch from start to end; ``close()`` gives everything back."""
+
+    def __init__(self, settings: Settings, engine: Engine, host: Host) -> None:
+        self.settings = settings
+        self.aggregator = Aggregator(settings.limits)
+        self._wake = threading.Event()
+        self._stopping = False
+        self._limits = MemoryLimits(host)
+        self.registry = Registry(
+            self.aggregator, ServiceNames(host), settings.limits.services_max, settings.pids
+        )
+        self.verdicts = Verdicts(
+            settings.thresholds, self.registry.subject, self._limit, self._is_alive
+        )
+        self.source = open_source(
+            engine,
+            self.aggregator,
+            host,
+            settings.limits.processes_max,
+            self._wake,
+            settings.allow_bpf,
+        )
+        self.changes_total = 0
+        self.began_s = time.monotonic()
+        self.counters: dict[str, int] = {}  # of the last tick, the kernel's losses included
+
+    def run(self, tellers: Sequence[Teller]) -> None:
+        """Watch until stopped or the duration is over."""
+        ends_s = None
+        if self.settings.duration_s is not None:
+            ends_s = self.began_s + self.settings.duration_s
+        next_s = self.began_s
+        while not self._stopping:
+            self._tick(tellers)
+            now_s = time.monotonic()
+            if ends_s is not None and now_s >= ends_s:
+                break
+            if now_s >= next_s:
+                # A tick that took longer than the interval, or a host that slept, skips ticks
+                # rather than hurrying through those it missed.
+                next_s = max(next_s + self.settings.interval_s, now_s)
+            self._wait(now_s, next_s if ends_s is None else min(next_s, ends_s))
+
+    def stop(self) -> None:
+        """End ``run()`` soon; safe in a signal handler."""
+        self._stopping = True
+        self._wake.set()
+
+    def close(self) -> None:
+        self.source.close()
+
+    def history(self, service_id: int) -> list[tuple[float, int]]:
+        """Return the newest minutes of a service as (time_s, private bytes)."""
+        return self.aggregator.history(service_id, 0)
+
+    def _tick(self, tellers: Sequence[Teller]) -> None:
+        time_s = time.monotonic()
+        try:
+            table = self.source.tick(time_s)
+        except HostError as error:
+            # One tick without a table (no descriptor left, no memory) is a gap, not the end.
+            log.warning("%s; trying again at the next tick", error)
+            self.counters["ticks_failed_total"] = self.counters.get("ticks_failed_total", 0) + 1
+            return
+        failed = self.counters.get("ticks_failed_total", 0)
+        self.counters = {**table.counters, **self.source.losses(), "ticks_failed_total": failed}
+        self.registry.name(table.unnamed)
+        boot_offset_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+        changes = self.verdicts.update(table, boot_offset_s)
+        self.changes_total += len(changes)
+        for teller in tellers:
+            for incident in table.incidents:
+                teller.on_incident(incident, self._service(incident.service_id))
+            for change in changes:
+                teller.on_change(change)
+            teller.on_tick(table)
+        gone = [row.service_id for row in table.rows if row.is_gone]
+        for service_id in self.registry.forget(gone, time_s, self.settings.keep_gone_s):
+            self.verdicts.forget(service_id)
+
+    def _wait(self, began_s: float, until_s: float) -> None:
+        """Wait for the next tick, or for an OOM kill that asks for one of its own."""
+        while not self._stopping and time.monotonic() < until_s:
+            # A host that kills all the time gets no more ticks than one a second.
+            if self.source.wait(until_s) and time.monotonic() - began_s >= _URGENT_TICK_S:
+                return
+
+    def _service(self, service_id: int) -> Optional[Service]:
+        subject = self.registry.subject(service_id)
+        return subject.service if subject else None
+
+    def _limit(self, pid: int) -> Optional[Limit]:
+        try:
+            return self._limits.of(pid)
+        except (ProcessError, HostError) as error:
+            log.debug("no limit is known for process %d: %s", pid, error)
+            return None
+
+    def _is_alive(self, process: ProcessId) -> bool:
+        try:
+            self.aggregator.history(process, 0)
+        except ProcessError:
+            return False
+        return True

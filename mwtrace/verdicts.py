@@ -1,0 +1,151 @@
+"""From one table to the verdicts that changed: each process judged, each service judged as a whole.
+
+Knows which rows belong together and whose memory of verdicts must be kept or dropped; what counts
+as a leak is decided in ``judge``, and who is told elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Optional
+
+from mwtrace.aggregator import Row, Table
+from mwtrace.judge.trend import Thresholds
+from mwtrace.judge.verdict import Memory, judge, of_service, with_limit
+from mwtrace.model import Judgement, Limit, ProcessId, Subject, SubjectId, Verdict, VerdictChange
+
+# By the aggregator's service id; None if nobody has it.
+FindSubject = Callable[[int], Optional[SubjectId]]
+FindLimit = Callable[[int], Optional[Limit]]  # by the pid of the largest process
+
+
+@dataclass
+class Standing:
+    """Where one service stands: what was last said of it, and of its guilty processes."""
+
+    subject: Subject
+    judgement: Judgement
+    told: Optional[Verdict] = None
+
+
+class Verdicts:
+    """Judges table after table; holds a memory per service, and per process that is not steady."""
+
+    def __init__(
+        self,
+        thresholds: Thresholds,
+        find_subject: FindSubject,
+        find_limit: FindLimit,
+        is_alive: Callable[[ProcessId], bool],
+    ) -> None:
+        self._thresholds = thresholds
+        self._find_subject = find_subject
+        self._find_limit = find_limit
+        self._is_alive = is_alive
+        self._services: dict[int, Memory] = {}
+        # Only of processes that were rising: a steady one needs none.
+        self._processes: dict[ProcessId, tuple[int, Subject, Memory]] = {}
+        self.standings: dict[int, Standing] = {}  # by service id
+
+    def update(self, table: Table, boot_offset_s: float) -> list[VerdictChange]:
+        """Judge all rows; boot_offset_s is CLOCK_BOOTTIME minus CLOCK_MONOTONIC.
+
+        Returns the services whose verdict became another one, worst first.
+        """
+        services: list[Row] = []
+        risen: set[ProcessId] = set()
+        for row in table.rows:
+            if row.process is None:
+                services.append(row)
+            elif row.is_rising and self._find_subject(row.service_id) is not None:
+                risen.add(row.process)
+                self._judge_process(row, row.process, table.time_s, boot_offset_s)
+        self._cool(risen, table.time_s)
+        members: dict[int, list[Judgement]] = {}
+        for service_id, _, memory in self._processes.values():
+            members.setdefault(service_id, []).append(memory.judgement)
+        subjects = {
+            service_id: replace(standing.subject, time_s=table.time_s, levels=())
+            for service_id, standing in self.standings.items()
+            if standing.judgement.verdict > Verdict.STEADY  # calm and small ones have no row
+        }
+        for row in services:
+            subject = self._subject(row, table.time_s, boot_offset_s)
+            if subject is not None:
+                subjects[row.service_id] = subject
+        changes: list[VerdictChange] = []
+        for service_id, subject in subjects.items():
+            changes += self._judge_service(service_id, subject, members.get(service_id, []))
+        changes.sort(key=lambda change: (-change.now.verdict, -change.subject.private_bytes))
+        return changes
+
+    def forget(self, service_id: int) -> None:
+        """Drop a service whose id is given back."""
+        self._services.pop(service_id, None)
+        self.standings.pop(service_id, None)
+
+    def guilty(self, service_id: int) -> Iterator[tuple[ProcessId, Judgement]]:
+        """Yield a service's processes that grow or leak."""
+        for process, (owner, _, memory) in self._processes.items():
+            if owner == service_id and memory.judgement.verdict >= Verdict.GROWING:
+                yield process, memory.judgement
+
+    def _judge_process(
+        self, row: Row, process: ProcessId, time_s: float, boot_offset_s: float
+    ) -> None:
+        subject = self._subject(row, time_s, boot_offset_s)
+        if subject is None:
+            return
+        known = self._processes.get(process)
+        memory = judge(subject, known[2] if known else None, self._thresholds)
+        self._processes[process] = (row.service_id, subject, memory)
+
+    def _cool(self, risen: set[ProcessId], time_s: float) -> None:
+        """Judge the processes that no longer rise, until they are steady or gone."""
+        for process in [process for process in self._processes if process not in risen]:
+            service_id, subject, memory = self._processes[process]
+            subject = replace(subject, time_s=time_s, levels=())
+            memory = judge(subject, memory, self._thresholds)
+            if memory.judgement.verdict <= Verdict.STEADY or not self._is_alive(process):
+                del self._processes[process]
+            else:
+                self._processes[process] = (service_id, subject, memory)
+
+    def _judge_service(
+        self, service_id: int, subject: Subject, members: list[Judgement]
+    ) -> list[VerdictChange]:
+        memory = judge(subject, self._services.get(service_id), self._thresholds)
+        self._services[service_id] = memory
+        judgement = of_service(memory.judgement, members)
+        if judgement.verdict >= Verdict.WARMING_UP:
+            judgement = with_limit(judgement, self._find_limit(subject.largest_pid))
+        standing = self.standings.get(service_id)
+        if standing is None:
+            standing = self.standings[service_id] = Standing(subject, judgement)
+        standing.subject, standing.judgement = subject, judgement
+        if standing.told is judgement.verdict:
+            return []
+        before, standing.told = standing.told, judgement.verdict
+        return [VerdictChange(subject.time_s, subject, before, judgement)]
+
+    def _subject(self, row: Row, time_s: float, boot_offset_s: float) -> Optional[Subject]:
+        identity = self._find_subject(row.service_id)
+        if identity is None:
+            return None
+        if row.process is not None:
+            identity = identity._replace(process=row.process)
+        return Subject(
+            id=identity,
+            time_s=time_s,
+            started_s=row.start_time_ns / 1e9 - boot_offset_s,
+            first_time_s=row.first_time_s,
+            private_bytes=row.private_bytes,
+            file_bytes=row.file_bytes,
+            shmem_bytes=row.shmem_bytes,
+            total_vm_bytes=row.total_vm_bytes,
+            process_count=row.process_count,
+            largest_pid=row.largest_pid,
+            cgroup_id=row.cgroup_id,
+            levels=row.levels,
+        )
