@@ -1,0 +1,5 @@
+"""``python -m mwtrace``."""
+
+from mwtrace.cli import main
+
+main()
