@@ -19,6 +19,7 @@
 #define MAP_ARRAY(name, map_type, value_type, entries)
 #define MAP_RING(name, bytes)
 #define LICENSE_GPL
+#define STORE_EVENTS_ABI /* compiled from the header that the loader holds */
 
 #else
 
@@ -42,9 +43,12 @@
 		__uint(max_entries, bytes);                                                                            \
 	} name SEC(".maps")
 
-/* The helpers we call are for GPL programs only; this tells the kernel, the
- * rest of mwtrace is Apache-2.0. */
-#define LICENSE_GPL char LICENSE[] SEC("license") = "Dual BSD/GPL"
+/* Helpers that read kernel memory are for GPL programs only; this line is how
+ * the kernel is told that the files which carry it may be used as such. */
+#define LICENSE_GPL char LICENSE[] SEC("license") = "GPL"
+
+/* For the loader to compare: an old object and a new extension must not meet. */
+#define STORE_EVENTS_ABI const volatile uint32_t events_abi SEC(".rodata.abi") = MW_EVENTS_ABI
 
 #endif
 

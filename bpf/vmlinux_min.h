@@ -114,7 +114,7 @@ struct task_struct {
 	char comm[16];
 };
 
-/* Kernel 6.17 and later hand group_dead to this tracepoint, and show it here. */
+/* Kernels that hand group_dead to this tracepoint show it here. */
 struct trace_event_raw_sched_process_exit {
 	bool group_dead;
 };

@@ -1,4 +1,6 @@
-/* watch.bpf.c - the first tier: what is said of every process, always.
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+ *
+ * watch.bpf.c - the first tier: what is said of every process, always.
  *
  * One task iterator, read once per tick, and three tracepoints that tell what
  * happened between two ticks.  No probe sits in any process.
@@ -72,7 +74,7 @@ static __always_inline uint64_t losses_per_cpu_pointer(void)
 static __always_inline void add_cpus(int64_t pages[MM_COUNTERS], uint64_t parts[MM_COUNTERS], uint32_t cpus)
 {
 	uint64_t origin = losses_per_cpu_pointer();
-	/* Since 6.6 (c439d5e8a0c3) the four lie side by side: one read per CPU. */
+	/* Since 6.6 (percpu_counter_init_many) the four lie side by side: one read per CPU. */
 	bool adjacent = parts[1] == parts[0] + 4 && parts[2] == parts[0] + 8 && parts[3] == parts[0] + 12;
 
 	if (!origin)
@@ -102,23 +104,32 @@ static __always_inline void add_cpus(int64_t pages[MM_COUNTERS], uint64_t parts[
 	}
 }
 
+/* One counter of mm.  The index must be a constant: only then is the access
+ * relocated, and a percpu_counter is larger in the kernel than here. */
+#define READ_COUNTER(index)                                                                                            \
+	do {                                                                                                           \
+		pages[index] = BPF_CORE_READ(mm, rss_stat[index].count);                                               \
+		parts[index] = (uint64_t)BPF_CORE_READ(mm, rss_stat[index].counters);                                  \
+	} while (0)
+
 /* mm's pages by kind.  If neither description fits the running kernel, the
  * relocation of the newer one fails and with it the load: better no answer
  * than zeros. */
 static __always_inline void read_pages(struct mm_struct *mm, uint32_t cpus, int64_t pages[MM_COUNTERS])
 {
 	struct mm_struct___old *old = (void *)mm;
+	uint64_t parts[MM_COUNTERS];
 
 	if (bpf_core_field_exists(old->rss_stat.count)) {
-		for (int i = 0; i < MM_COUNTERS; i++)
-			pages[i] = BPF_CORE_READ(old, rss_stat.count[i].counter);
+		pages[MM_FILEPAGES] = BPF_CORE_READ(old, rss_stat.count[MM_FILEPAGES].counter);
+		pages[MM_ANONPAGES] = BPF_CORE_READ(old, rss_stat.count[MM_ANONPAGES].counter);
+		pages[MM_SWAPENTS] = BPF_CORE_READ(old, rss_stat.count[MM_SWAPENTS].counter);
+		pages[MM_SHMEMPAGES] = BPF_CORE_READ(old, rss_stat.count[MM_SHMEMPAGES].counter);
 	} else {
-		uint64_t parts[MM_COUNTERS];
-
-		for (int i = 0; i < MM_COUNTERS; i++) {
-			pages[i] = BPF_CORE_READ(mm, rss_stat[i].count);
-			parts[i] = (uint64_t)BPF_CORE_READ(mm, rss_stat[i].counters);
-		}
+		READ_COUNTER(MM_FILEPAGES);
+		READ_COUNTER(MM_ANONPAGES);
+		READ_COUNTER(MM_SWAPENTS);
+		READ_COUNTER(MM_SHMEMPAGES);
 		if (cpus)
 			add_cpus(pages, parts, cpus);
 	}
@@ -206,8 +217,8 @@ int process_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Every thread passes here; the process ends with its last one.  Before 6.17
- * the tracepoint does not say so, and two threads that end at once on two CPUs
+/* Every thread passes here; the process ends with its last one.  Older
+ * kernels' tracepoint does not say so, and two threads that end at once on two CPUs
  * may both see no other alive: the event can then come twice. */
 SEC("raw_tracepoint/sched_process_exit")
 int process_exit(struct bpf_raw_tracepoint_args *ctx)
@@ -226,9 +237,9 @@ int process_exit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The argument is the victim's task since 6.10 (72ba14deb40a), before that a
- * pid, which the type does not tell: but no pid looks like a kernel address.  A
- * pid is all there is then, and it may be that of a thread. */
+/* The argument is the victim's task in newer kernels (72ba14deb40a) and a pid in
+ * older ones.  Nothing here tells which, but no pid looks like a kernel address.
+ * A pid is all there is then, and it may be that of a thread. */
 SEC("raw_tracepoint/mark_victim")
 int oom_victim(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -247,4 +258,5 @@ int oom_victim(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+STORE_EVENTS_ABI;
 LICENSE_GPL;

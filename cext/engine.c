@@ -182,6 +182,16 @@ int mw_bpf_map_write(int map_fd, const void *key, const void *value)
 	return bpf_map_update_elem(map_fd, key, value, BPF_ANY);
 }
 
+int mw_bpf_map_read(int map_fd, const void *key, void *ret)
+{
+	return bpf_map_lookup_elem(map_fd, key, ret);
+}
+
+int mw_bpf_possible_cpus(void)
+{
+	return libbpf_num_possible_cpus();
+}
+
 int mw_bpf_map_sum_cpus(int map_fd, uint32_t key, uint64_t *ret)
 {
 	int cpus = libbpf_num_possible_cpus();

@@ -28,6 +28,15 @@ int mw_link_iterator(int program_fd)
 	return bpf_call(BPF_LINK_CREATE, &attributes);
 }
 
+int mw_link_iterator_open(int link_fd)
+{
+	union bpf_attr attributes;
+
+	memset(&attributes, 0, sizeof(attributes));
+	attributes.iter_create.link_fd = (uint32_t)link_fd;
+	return bpf_call(BPF_ITER_CREATE, &attributes);
+}
+
 int mw_link_raw_tracepoint(int program_fd, const char *name)
 {
 	union bpf_attr attributes;

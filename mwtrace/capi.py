@@ -18,11 +18,11 @@ except ImportError as error:
         "Install mwtrace again on this machine; it needs libbpf 1.0 or later.",
     ) from error
 
-__all__ = ["ffi", "lib", "check"]
+__all__ = ["check", "ffi", "lib"]
 
 
-def check(rc: int, doing: str) -> int:
-    """Return rc if it is no error; else raise HostError, saying what was being done."""
+def check(rc: int, doing: str, error: type[HostError] = HostError) -> int:
+    """Return rc if it is no negative errno; else raise error, saying what could not be done."""
     if rc < 0:
-        raise HostError(f"cannot {doing}: {os.strerror(-rc)}")
+        raise error(f"cannot {doing}: {os.strerror(-rc)}")
     return rc
