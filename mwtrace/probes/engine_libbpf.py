@@ -44,18 +44,18 @@ class LibbpfEngine:
     name = "libbpf"
 
     def load(self, unit: str, disabled: Collection[str] = ()) -> LibbpfObject:
-        return LibbpfObject(unit, _object_bytes(unit), disabled)
+        return LibbpfObject(unit, object_bytes(unit), disabled)
 
 
 class LibbpfObject:
     """One loaded object; its descriptors are its own and end with ``close()``."""
 
-    def __init__(self, unit: str, object_bytes: bytes, disabled: Collection[str] = ()) -> None:
+    def __init__(self, unit: str, text: bytes, disabled: Collection[str] = ()) -> None:
         words = ffi.new("char[]", _LOG_BYTES)
         ret = ffi.new("struct mw_bpf_object **")
         rc = lib.mw_bpf_object_load(
-            object_bytes,
-            len(object_bytes),
+            text,
+            len(text),
             unit.encode(),
             ",".join(disabled).encode(),
             words,
@@ -93,7 +93,8 @@ class LibbpfObject:
             self.maps = {}
 
 
-def _object_bytes(unit: str) -> bytes:
+def object_bytes(unit: str) -> bytes:
+    """Return this machine's object of a unit; raises EngineError if there is none."""
     machine = platform.machine()
     architecture = _ARCHITECTURES.get(machine)
     if architecture is None:
