@@ -19,18 +19,19 @@ class build_bpf(Command):
     """
 
     description = "compile the BPF programs"
-    user_options = []
-    editable_mode = False
-    build_lib = None
+    user_options = [("inplace", "i", "put the objects into the source tree")]
+    boolean_options = ["inplace"]
+    editable_mode = False  # set by setuptools
 
     def initialize_options(self):
-        pass
+        self.build_lib = None
+        self.inplace = False
 
     def finalize_options(self):
         self.set_undefined_options("build_py", ("build_lib", "build_lib"))
 
     def _target(self, architecture, unit):
-        root = Path() if self.editable_mode else Path(self.build_lib)
+        root = Path() if self.inplace or self.editable_mode else Path(self.build_lib)
         return root / "mwtrace" / "_bpf" / architecture / f"{unit}.bpf.o"
 
     def get_outputs(self):
