@@ -9,8 +9,9 @@ A history that began anew (restart, exec) is another subject and has no memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Optional, Sequence
+from typing import Optional
 
 from mwtrace.judge.trend import Thresholds, Trend, trend
 from mwtrace.model import Judgement, Limit, Subject, Verdict
@@ -50,7 +51,9 @@ def judge(
     calm_since_s = subject.time_s if memory.calm_since_s is None else memory.calm_since_s
     if subject.time_s - calm_since_s >= thresholds.calm_s:
         return Memory(_judgement(seen, subject, before, limit), subject.first_time_s, leak_seen_s)
-    kept = replace(before, limit=limit, forecast_s=_forecast_s(before.slope_bytes_per_second, limit))
+    kept = replace(
+        before, limit=limit, forecast_s=_forecast_s(before.slope_bytes_per_second, limit)
+    )
     return Memory(kept, subject.first_time_s, leak_seen_s, calm_since_s)
 
 
