@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from watch_under_test import WatchUnderTest
+from running_watch import WatchUnderTest
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from watch_under_test import WatchUnderTest
+from running_watch import WatchUnderTest
 
 from mwtrace.capi import ffi, lib
 from mwtrace.errors import EngineError
