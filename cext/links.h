@@ -10,11 +10,10 @@
 #ifndef MW_LINKS_H
 #define MW_LINKS_H
 
-/* A link for an iter/task program. */
+/* A link for an iter/task program; what mw_aggregator_tick() reads. */
 int mw_link_iterator(int program_fd);
 
-/* Open such a link for one reading, to its end, as mw_aggregator_tick() does:
- * the kernel cannot rewind it. */
+/* Open such a link for one reading to its end: the kernel cannot rewind it. */
 int mw_link_iterator_open(int link_fd);
 
 /* Attach to the raw tracepoint of that name; -ENOENT: this kernel has none. */

@@ -45,9 +45,11 @@ class WatchUnderTest:
     def processes(self) -> dict[int, list[Any]]:
         """Return the process table, read without the aggregator: records by pid."""
         data = b""
-        descriptor = self.watch.iterator_fd
+        descriptor = lib.mw_link_iterator_open(self.watch.iterator_fd)
+        assert descriptor >= 0
         while piece := os.read(descriptor, 1 << 16):
             data += piece
+        os.close(descriptor)
         count, rest = divmod(len(data), ffi.sizeof("struct mw_process_record"))
         assert rest == 0
         records = ffi.new("struct mw_process_record[]", count)
@@ -65,5 +67,5 @@ class WatchUnderTest:
         table = ffi.new("struct mw_table **")
         descriptor = self.watch.iterator_fd
         rc = lib.mw_aggregator_tick(self._aggregator, self._time_ns, descriptor, ffi.NULL, 0, table)
-        assert rc == 0
+        assert rc == 0, rc
         return table[0]

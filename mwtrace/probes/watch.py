@@ -50,7 +50,8 @@ class Watch:
     """Programs loaded and attached from construction to ``close()``; nothing stays in the kernel.
 
     ``missing`` names the tracepoints that this kernel lacks, each with what is not seen for it.
-    Events go to aggregator, a ``struct mw_aggregator *``, whenever ``ring`` waits.
+    ``iterator_fd`` is what a tick of the aggregator reads the process table by. Events go to
+    aggregator, a ``struct mw_aggregator *``, whenever ``ring`` waits.
 
     Raises EngineError, with what the operator can do about it; the caller can then read /proc.
     """
@@ -62,15 +63,14 @@ class Watch:
                 "Run mwtrace in the host's pid namespace (for containers: --pid=host).",
             )
         self.missing: list[str] = []
-        self._iterator_fd = -1
         with contextlib.ExitStack() as undo:
             self._loaded = engine.load(UNIT)
             undo.callback(self._loaded.close)
             _check_unit(self._loaded)
             _configure(self._loaded.maps[CONFIG])
             link = lib.mw_link_iterator(self._loaded.programs[TABLE])
-            self._table_link = check(link, "make the process table", EngineError)
-            undo.callback(os.close, self._table_link)
+            self.iterator_fd = check(link, "make the process table", EngineError)
+            undo.callback(os.close, self.iterator_fd)
             for program, (tracepoint, unseen) in TRACEPOINTS.items():
                 link = lib.mw_link_raw_tracepoint(
                     self._loaded.programs[program], tracepoint.encode()
@@ -82,17 +82,7 @@ class Watch:
                     undo.callback(os.close, link)
             self.ring = Ring(self._loaded.maps[LIFECYCLE], aggregator)
             undo.callback(self.ring.close)
-            undo.callback(self._close_iterator)
             self._undo = undo.pop_all()
-
-    @property
-    def iterator_fd(self) -> int:
-        """The process table, opened anew for one reading to its end; ours to close."""
-        self._close_iterator()
-        self._iterator_fd = check(
-            lib.mw_link_iterator_open(self._table_link), "open the process table"
-        )
-        return self._iterator_fd
 
     def losses(self) -> dict[str, int]:
         """Return what the programs could not tell us, since they were loaded, by kind."""
@@ -109,11 +99,6 @@ class Watch:
     def close(self) -> None:
         """Detach and unload; a second call does nothing."""
         self._undo.close()
-
-    def _close_iterator(self) -> None:
-        if self._iterator_fd >= 0:
-            os.close(self._iterator_fd)
-            self._iterator_fd = -1
 
 
 def _check_unit(loaded: Loaded) -> None:
