@@ -39,6 +39,12 @@ const char *mw_bpf_object_map_name(const struct mw_bpf_object *object, uint32_t 
 /* Write one element of an array-like map; return 0 or a negative errno. */
 int mw_bpf_map_write(int map_fd, const void *key, const void *value);
 
+/* Read one element of an array-like map; return 0 or a negative errno. */
+int mw_bpf_map_read(int map_fd, const void *key, void *ret);
+
+/* CPUs that this kernel may ever bring up, or a negative errno. */
+int mw_bpf_possible_cpus(void);
+
 /* Add up all CPUs' values of slot key in a per-CPU array of u64. */
 int mw_bpf_map_sum_cpus(int map_fd, uint32_t key, uint64_t *ret);
 

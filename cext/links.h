@@ -10,8 +10,11 @@
 #ifndef MW_LINKS_H
 #define MW_LINKS_H
 
-/* A link for an iter/task program; read it through mw_aggregator_tick(). */
+/* A link for an iter/task program; what mw_aggregator_tick() reads. */
 int mw_link_iterator(int program_fd);
+
+/* Open such a link for one reading to its end: the kernel cannot rewind it. */
+int mw_link_iterator_open(int link_fd);
 
 /* Attach to the raw tracepoint of that name; -ENOENT: this kernel has none. */
 int mw_link_raw_tracepoint(int program_fd, const char *name);

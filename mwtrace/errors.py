@@ -1,11 +1,11 @@
 """Every error mwtrace raises on purpose.
 
-    MwtraceError
-    ├── ConfigError          the operator asked for something impossible
-    ├── HostError            this machine cannot run us (kernel, privilege)
-    │   └── EngineError      the kernel took no BPF program from us
-    └── ProcessError         one watched process; never stops the others
-        └── ProcessGone      it ended, or its pid now means another process
+MwtraceError
+├── ConfigError          the operator asked for something impossible
+├── HostError            this machine cannot run us (kernel, privilege)
+│   └── EngineError      the kernel took no BPF program from us
+└── ProcessError         one watched process; never stops the others
+    └── ProcessGone      it ended, or its pid now means another process
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ class ProcessId(NamedTuple):
     """What a process is: a pid alone is given again to another one."""
 
     pid: int
-    start_time_ns: int  # CLOCK_BOOTTIME, as the kernel keeps it; from /proc only whole ticks of 10 ms
+    start_time_ns: int  # CLOCK_BOOTTIME; from /proc only whole ticks of 10 ms
 
 
 class ServiceKind(enum.Enum):
@@ -92,7 +92,8 @@ class Subject:
     process_count: int
     largest_pid: int  # process: its own
     cgroup_id: int
-    levels: tuple[tuple[Fit, ...], ...]  # windows by level, finest and shortest first; () if the screen saw no rise
+    # Windows by level, finest and shortest first; () if the screen saw no rise.
+    levels: tuple[tuple[Fit, ...], ...]
 
 
 @dataclass(frozen=True)

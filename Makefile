@@ -1,0 +1,59 @@
+# The verbs of working on mwtrace; `make` lists them. README.md says what to install first, and
+# install.sh --dev does it.
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c)
+ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+.PHONY: help venv build check test test-kernel test-slow asan bench-watch clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+venv: $(VENV)/ready ## make .venv with everything that developing needs
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet 'setuptools>=77' wheel 'cffi>=1.15'
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
+	touch $@
+
+# Only what changed is compiled; BPF objects are cheap and always are.
+build: venv ## compile the extension and the BPF objects into the source tree
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python setup.py --quiet build_bpf --inplace
+
+check: venv ## format, lint, types, and warnings as errors with gcc and clang
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	clang-format --dry-run -Werror $(C_FILES)
+	CC=gcc MW_CFLAGS=-Werror MW_BPF_CFLAGS=-Werror $(BIN)/python setup.py --quiet build --build-base build/gcc --force
+	CC=clang MW_CFLAGS=-Werror MW_BPF_CFLAGS=-Werror $(BIN)/python setup.py --quiet build --build-base build/clang --force
+
+test: build ## unit tests: no root, no BPF
+	$(BIN)/pytest -m 'not kernel and not slow'
+
+test-kernel: build ## tests that load BPF; fails where they cannot run (root)
+	MWTRACE_KERNEL_TESTS=1 $(BIN)/pytest -m 'kernel and not slow'
+
+test-slow: build ## everything that takes more than ten seconds (root)
+	MWTRACE_KERNEL_TESTS=1 $(BIN)/pytest -m slow
+
+# Python itself is not built for it, so the sanitizer is preloaded, and does not look for leaks:
+# what an interpreter leaves at its end is not ours.
+asan: venv ## unit tests with AddressSanitizer and UBSan under the extension
+	MW_CFLAGS='$(ASAN_FLAGS) -DMW_TESTING' MW_LDFLAGS='$(ASAN_FLAGS)' \
+		$(BIN)/python setup.py --quiet build --build-base build/asan --build-lib build/asan/lib --force
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/asan/lib \
+		$(BIN)/pytest -m 'not kernel and not slow' -p no:cacheprovider
+
+bench-watch: build ## what a tick over thousands of processes costs (root)
+	$(BIN)/python tests/bench/watch.py
+
+clean: ## remove everything that was built, and .venv
+	rm -rf build dist *.egg-info $(VENV) mwtrace/_bpf mwtrace/_cext*.so .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

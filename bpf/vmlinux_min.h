@@ -1,0 +1,139 @@
+/* vmlinux_min.h - the few kernel types that our programs read, kept by hand.
+ *
+ * A full dump has 134,724 lines, takes four times as long to compile and its
+ * names collide with ours.  Field offsets here mean nothing: every access is
+ * relocated against the running kernel's BTF at load (preserve_access_index),
+ * so list only the fields that are used, in any order.  A name with three
+ * underscores is a flavour: libbpf drops what follows them when it looks for
+ * the kernel's type, so one kernel type can be described as two versions.
+ *
+ * Must not know anything of mwtrace. */
+
+#ifndef MW_VMLINUX_MIN_H
+#define MW_VMLINUX_MIN_H
+
+/* bpf_tracing.h chooses the kernel's register names by this. */
+#define __VMLINUX_H__
+
+typedef signed char __s8;
+typedef unsigned char __u8;
+typedef short __s16;
+typedef unsigned short __u16;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long __s64;
+typedef unsigned long long __u64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+
+/* The names that events.h uses. */
+typedef __s32 int32_t;
+typedef __s64 int64_t;
+typedef __u8 uint8_t;
+typedef __u16 uint16_t;
+typedef __u32 uint32_t;
+typedef __u64 uint64_t;
+
+typedef _Bool bool;
+
+/* Kernel ABI (include/uapi/linux/bpf.h): these numbers never change. */
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+enum {
+	BPF_RB_NO_WAKEUP = 1,
+	BPF_RB_FORCE_WAKEUP = 2,
+	BPF_RB_AVAIL_DATA = 0,
+};
+
+struct bpf_raw_tracepoint_args {
+	__u64 args[0];
+};
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	long counter;
+} atomic_long_t;
+
+struct percpu_counter {
+	__s64 count;
+	__s32 *counters; /* a per-CPU pointer: add the CPU's offset to reach its part */
+};
+
+/* Kernel 6.2 and later (f1a7941243c1): four percpu_counter. */
+struct mm_struct {
+	unsigned long total_vm;
+	struct percpu_counter rss_stat[4];
+};
+
+/* Before. */
+struct mm_rss_stat {
+	atomic_long_t count[4];
+};
+
+struct mm_struct___old {
+	struct mm_rss_stat rss_stat;
+};
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
+struct signal_struct {
+	atomic_t live;
+};
+
+struct task_struct {
+	unsigned int flags;
+	int pid;
+	int tgid;
+	__u64 start_boottime;
+	struct task_struct *group_leader;
+	struct task_struct *real_parent;
+	struct mm_struct *mm;
+	struct signal_struct *signal;
+	struct css_set *cgroups;
+	char comm[16];
+};
+
+/* Kernels that hand group_dead to this tracepoint show it here. */
+struct trace_event_raw_sched_process_exit {
+	bool group_dead;
+};
+
+struct bpf_array {
+	void *pptrs[1]; /* [0] in the kernel; an array of a per-CPU map */
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,177 @@
+#!/bin/sh
+# Install mwtrace on Debian or Ubuntu, take it away again, or prepare this tree for development.
+#
+# Needs no terminal, may be run again at any time, and says what it does. Everything of Python's is
+# in one folder of its own; nothing is installed into the system's Python.
+set -eu
+
+PREFIX=/opt/mwtrace
+LINK=/usr/local/bin/mwtrace # sudo's secure_path has this folder
+PYTHON=/usr/bin/python3     # the distribution's, whatever else is first in PATH
+SOURCE=$(cd "$(dirname "$0")" && pwd)
+PACKAGES="clang llvm gcc libc6-dev libbpf-dev libelf-dev python3 python3-dev python3-venv"
+DEV_PACKAGES="make clang-format"
+OLDEST_LIBBPF=1.0
+
+usage() {
+	cat <<END
+usage: $0 [--dev | --uninstall]
+
+  (nothing)    install the compilers it needs, build mwtrace into $PREFIX,
+               and link $LINK to it
+  --dev        install what 'make check test' needs, and make .venv in this tree
+  --uninstall  remove $LINK and $PREFIX; packages stay
+END
+}
+
+say() {
+	echo "install.sh: $*"
+}
+
+refuse() {
+	echo "install.sh: $1" >&2
+	echo "  $2" >&2
+	exit 1
+}
+
+need_root() {
+	[ "$(id -u)" = 0 ] || refuse "must be run as root" "Run: sudo $0 $*"
+}
+
+need_distribution() {
+	ID=unknown ID_LIKE=
+	# shellcheck source=/dev/null
+	[ ! -r /etc/os-release ] || . /etc/os-release
+	case " $ID $ID_LIKE " in
+	*" debian "* | *" ubuntu "*) ;;
+	*) refuse "knows Debian and Ubuntu only, and this is $ID" \
+		"Install clang, llvm, gcc, libbpf >= $OLDEST_LIBBPF, libelf and Python >= 3.9 with their headers, then: pip install $SOURCE" ;;
+	esac
+}
+
+need_python() {
+	[ -x "$PYTHON" ] || return 0 # about to be installed
+	"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 9))' ||
+		refuse "$PYTHON is $("$PYTHON" -V 2>&1), and mwtrace needs Python 3.9 or later" \
+			"Use Debian 11, Ubuntu 22.04 or later."
+}
+
+# Before anything is installed: what the distribution would give us.
+need_libbpf() {
+	version=$(apt-cache show --no-all-versions libbpf-dev 2>/dev/null | sed -n 's/^Version: //p')
+	[ -n "$version" ] || refuse "this distribution has no package libbpf-dev" "Use Debian 12, Ubuntu 24.04 or later."
+	version=${version#*:}
+	dpkg --compare-versions "$version" ge "$OLDEST_LIBBPF" ||
+		refuse "this distribution has libbpf $version, and mwtrace needs $OLDEST_LIBBPF or later" \
+			"Use Debian 12, Ubuntu 24.04 or later (Ubuntu 22.04 ships 0.5, Debian 11 ships 0.3)."
+}
+
+install_packages() {
+	missing=
+	for package in "$@"; do
+		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+	done
+	if [ -z "$missing" ]; then
+		need_libbpf
+		say "all packages are installed"
+		return
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	say "updating the list of packages"
+	# One source that does not answer is no reason to stop: installing will say what is missing.
+	apt-get -q -o DPkg::Lock::Timeout=300 update || say "the list could not be updated in full; going on"
+	need_libbpf
+	say "installing$missing"
+	# shellcheck disable=SC2086
+	apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing
+}
+
+is_ours() {
+	[ -f "$PREFIX/pyvenv.cfg" ] || [ ! -e "$PREFIX" ]
+}
+
+install_mwtrace() {
+	is_ours || refuse "$PREFIX exists and was not made by this script" "Move it away first."
+	if [ -e "$LINK" ] || [ -L "$LINK" ]; then
+		[ "$(readlink "$LINK")" = "$PREFIX/bin/mwtrace" ] ||
+			refuse "$LINK exists and was not made by this script" "Move it away first."
+	fi
+	# shellcheck disable=SC2086
+	install_packages $PACKAGES
+	need_python
+
+	# A new Python of the distribution leaves an old environment broken: begin anew.
+	if ! "$PREFIX/bin/python" -c 'import pip' 2>/dev/null; then
+		say "making a Python environment in $PREFIX"
+		"$PYTHON" -m venv --clear "$PREFIX"
+	fi
+	# Built from a copy: the tree may be read-only, and nobody wants root's files in it.
+	copy=$(mktemp -d)
+	trap 'rm -rf "$copy"' EXIT
+	tar -C "$SOURCE" --exclude=./.git --exclude=./.venv --exclude=./build --exclude='./mwtrace/_bpf' \
+		--exclude='*.so' --exclude='*.egg-info' -cf - . | tar -C "$copy" -xf -
+	say "building mwtrace and installing it into $PREFIX"
+	"$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$copy"
+	"$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+		--force-reinstall --no-deps "$copy"
+	(cd / && "$PREFIX/bin/python" -c 'import mwtrace.capi')
+	mkdir -p "$(dirname "$LINK")"
+	ln -sfn "$PREFIX/bin/mwtrace" "$LINK"
+	say "done: $LINK is mwtrace"
+}
+
+prepare_development() {
+	# shellcheck disable=SC2086
+	install_packages $PACKAGES $DEV_PACKAGES
+	need_python
+	say "making $SOURCE/.venv"
+	make -C "$SOURCE" PYTHON="$PYTHON" venv
+	say "done: now 'make check test', and as root 'make test-kernel asan'"
+}
+
+uninstall() {
+	if [ "$(readlink "$LINK" 2>/dev/null)" = "$PREFIX/bin/mwtrace" ]; then
+		say "removing $LINK"
+		rm -f "$LINK"
+	fi
+	is_ours || refuse "$PREFIX was not made by this script" "Remove it by hand if you want to."
+	if [ -e "$PREFIX" ]; then
+		say "removing $PREFIX"
+		rm -rf "$PREFIX"
+	fi
+	say "done; packages were left as they are"
+}
+
+mode=install
+case "${1-}" in
+'') ;;
+--dev) mode=dev ;;
+--uninstall) mode=uninstall ;;
+-h | --help)
+	usage
+	exit 0
+	;;
+*)
+	usage >&2
+	exit 2
+	;;
+esac
+[ $# -le 1 ] || {
+	usage >&2
+	exit 2
+}
+
+need_root "$@"
+case $mode in
+install)
+	need_distribution
+	need_python
+	install_mwtrace
+	;;
+dev)
+	need_distribution
+	need_python
+	prepare_development
+	;;
+uninstall) uninstall ;;
+esac

@@ -1,0 +1,1 @@
+"""Programs in the kernel: loading them, tying them to events, and letting go."""

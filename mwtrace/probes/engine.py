@@ -1,0 +1,36 @@
+"""What an engine is: *object or text in, program and map descriptors out*.
+
+Whoever uses programs sees descriptors only and cannot know which engine made them; attaching is
+not an engine's business. Knows no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+
+class Loaded(Protocol):
+    """Programs that the kernel has accepted; they stay until ``close()`` and their links' end."""
+
+    @property
+    def programs(self) -> Mapping[str, int]: ...
+
+    @property
+    def maps(self) -> Mapping[str, int]: ...
+
+    def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """One way to bring a unit of ``bpf/`` into the kernel."""
+
+    @property
+    def name(self) -> str: ...
+
+    def load(self, unit: str, disabled: Collection[str] = ()) -> Loaded:
+        """Load ``bpf/<unit>.bpf.c`` without the programs named in disabled.
+
+        Raises EngineError, with what the operator can do about it.
+        """
+        ...
