@@ -60,9 +60,12 @@ def _leaking(view: View, count: int, width: int, style: Style) -> list[str]:
     if first.limit_bytes is not None:
         limit = f"its {format_bytes(first.limit_bytes)} limit"
     if first.forecast_s is not None and math.isfinite(first.forecast_s):
-        fate = f"hits its limit in {format_duration(first.forecast_s)}"
-        full_fate = f"hits {limit} in {format_duration(first.forecast_s)}"
-        short_fate = f"limit in {format_duration_short(first.forecast_s)}"
+        if first.forecast_s > 0:
+            fate = f"hits its limit in {format_duration(first.forecast_s)}"
+            full_fate = f"hits {limit} in {format_duration(first.forecast_s)}"
+            short_fate = f"limit in {format_duration_short(first.forecast_s)}"
+        else:
+            fate, full_fate, short_fate = "is at its limit", f"is at {limit}", "at its limit"
     else:
         fate = short_fate = f"grows {_slope(first)}" if first.slope_bytes_per_second else "grows"
         full_fate = fate if first.limit_bytes is not None else f"{fate}, no limit known"

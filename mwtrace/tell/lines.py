@@ -1,4 +1,4 @@
-"""Verdict changes as lines: for people, for programs, and the summary at exit.
+"""Verdict changes and OOM kills as lines, for people and for programs; the summary at exit.
 
 Each function returns text or a dict and writes nothing. The schema of the JSON objects is
 ``docs/json.md``; whoever changes one changes the other.
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mwtrace.model import Judgement, Limit, Subject, Verdict, VerdictChange
+from mwtrace.model import Judgement, Limit, ProcessId, Service, Subject, Verdict, VerdictChange
 from mwtrace.tell.cells import printable
 from mwtrace.tell.losses import nonzero
 from mwtrace.tell.units import (
@@ -32,10 +32,9 @@ def text_line(change: VerdictChange, anchor: WallAnchor, unicode: bool = True) -
     ``LEAKING orders.service (pid 4711): +1.02 MiB/s [0.98, 1.05] for 3 min, ...``
     """
     judgement = change.now
-    is_alarm = judgement.verdict >= Verdict.GROWING
-    facts = [_growth(change)] if is_alarm else _calm(change)
+    facts = [_growth(change)] if judgement.verdict >= Verdict.WARMING_UP else _calm(change)
     facts.append(f"{format_bytes(change.subject.private_bytes)} private{_grown(judgement)}")
-    if is_alarm:
+    if judgement.verdict >= Verdict.GROWING:
         facts.append(_fate(judgement, unicode))
     told = iso_utc(anchor.unix(change.time_s)) or "?"
     who = _who(change.subject, unicode)
@@ -50,6 +49,7 @@ def json_object(change: VerdictChange, anchor: WallAnchor) -> dict[str, Any]:
     forecast_s = _finite(judgement.forecast_s)
     return {
         "schema_version": SCHEMA_VERSION,
+        "event": "verdict",
         "time": iso_utc(anchor.unix(change.time_s)),
         "service": _unicode(subject.id.service.name),
         "service_kind": subject.id.service.kind.value,
@@ -64,6 +64,7 @@ def json_object(change: VerdictChange, anchor: WallAnchor) -> dict[str, Any]:
         "slope_low_bytes_per_second": _finite(judgement.slope_low_bytes_per_second),
         "slope_high_bytes_per_second": _finite(judgement.slope_high_bytes_per_second),
         "grown_bytes": judgement.grown_bytes,
+        "window_s": _finite(judgement.window_s) or None,
         "forecast_s": forecast_s,
         "forecast_time": _forecast_time(change, forecast_s, anchor),
         "limit_bytes": limit.limit_bytes if limit else None,
@@ -79,7 +80,54 @@ def json_object(change: VerdictChange, anchor: WallAnchor) -> dict[str, Any]:
 
 def json_line(change: VerdictChange, anchor: WallAnchor) -> str:
     """One object on one line, pure ASCII: safe in any locale, also for a terminal."""
-    return json.dumps(json_object(change, anchor), allow_nan=False, separators=(",", ":"))
+    return _dumps(json_object(change, anchor))
+
+
+def oom_line(
+    time_s: float,
+    process: ProcessId,
+    service: Service | None,
+    comm: bytes,
+    private_bytes: int,
+    anchor: WallAnchor,
+    unicode: bool = True,
+) -> str:
+    """One line for a process that the kernel ended for want of memory.
+
+    ``service`` is None if it was never named, ``private_bytes`` 0 if no tick saw it.
+    """
+    program = printable(_comm(comm), unicode)
+    name = printable(service.name, unicode) if service else "a process of no known service"
+    size = f"{format_bytes(private_bytes)} private" if private_bytes else "never seen by a tick"
+    told = iso_utc(anchor.unix(time_s)) or "?"
+    return (
+        f"OOM KILL {name} (pid {process.pid}, {program}): "
+        f"ended by the kernel for want of memory, {size} [{told}]"
+    )
+
+
+def oom_json_line(
+    time_s: float,
+    process: ProcessId,
+    service: Service | None,
+    comm: bytes,
+    private_bytes: int,
+    anchor: WallAnchor,
+) -> str:
+    """The same as one JSON object on one line; see ``docs/json.md``."""
+    return _dumps(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "event": "oom_kill",
+            "time": iso_utc(anchor.unix(time_s)),
+            "service": _unicode(service.name) if service else None,
+            "service_kind": service.kind.value if service else None,
+            "pid": process.pid,
+            "process_start_s": process.start_time_ns / 1e9,
+            "comm": _unicode(_comm(comm)),
+            "private_bytes": private_bytes or None,
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -172,7 +220,10 @@ def _calm(change: VerdictChange) -> list[str]:
 
 
 def _grown(judgement: Judgement) -> str:
-    return f" (+{format_bytes(judgement.grown_bytes)})" if judgement.grown_bytes > 0 else ""
+    if judgement.grown_bytes <= 0:
+        return ""
+    window = f" in {format_duration(judgement.window_s)}" if judgement.window_s > 0 else ""
+    return f" (+{format_bytes(judgement.grown_bytes)}{window})"
 
 
 def _fate(judgement: Judgement, unicode: bool) -> str:
@@ -201,6 +252,15 @@ def _conclusion(judgement: Judgement, unicode: bool) -> str:
     }.get(judgement.verdict)
     tail = ": ".join(words for words in (head, printable(judgement.why, unicode)) if words)
     return f"; {tail}" if tail else ""
+
+
+# What the process called itself: any bytes but NUL.
+def _comm(comm: bytes) -> str:
+    return comm.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _dumps(told: dict[str, Any]) -> str:
+    return json.dumps(told, allow_nan=False, separators=(",", ":"))
 
 
 def _forecast_time(

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MIB, GIB = 1024**2, 1024**3
 ANCHOR = WallAnchor(monotonic_s=5000.0, unix_s=1_784_635_845.0)  # 1000 s: 2026-07-21T11:04:05Z
 
+ORDERS = Service("orders.service", ServiceKind.UNIT)
 PROCESS = ProcessId(4711, 12_345_678_901)
 LEAK = Judgement(
     Verdict.LEAKING,
@@ -37,9 +38,10 @@ LEAK = Judgement(
     slope_low_bytes_per_second=0.98 * MIB,
     slope_high_bytes_per_second=1.05 * MIB,
     grown_bytes=184 * MIB,
+    window_s=175.0,
     limit=Limit(GIB, 612 * MIB, "cgroup"),
     forecast_s=600.0,
-    why="the lower envelope rose in 12 of 12 blocks",
+    why="it rises evenly and does not slow down",
 )
 
 
@@ -52,6 +54,8 @@ def change(
 ) -> VerdictChange:
     fields: dict[str, Any] = {
         "id": SubjectId(Service(name, ServiceKind.UNIT), process),
+        "time_s": 1000.0,
+        "started_s": 90.0,
         "first_time_s": 100.0,
         "private_bytes": 412 * MIB,
         "file_bytes": 3 * MIB,
@@ -60,8 +64,7 @@ def change(
         "process_count": 1,
         "largest_pid": 4711,
         "cgroup_id": 77,
-        "rising": True,
-        "fits": (),
+        "levels": (),
     }
     return VerdictChange(1000.0, Subject(**{**fields, **subject}), before, now)
 
@@ -69,8 +72,8 @@ def change(
 def test_a_leak_says_who_how_fast_since_when_and_how_long_there_is() -> None:
     assert lines.text_line(change(), ANCHOR) == (
         "LEAKING orders.service (pid 4711): +1.02 MiB/s [0.98, 1.05] for 3 min, "
-        "412 MiB private (+184 MiB), hits its 1.0 GiB cgroup limit in 10 min; "
-        "growth consistent with a leak: the lower envelope rose in 12 of 12 blocks "
+        "412 MiB private (+184 MiB in 2 min), hits its 1.0 GiB cgroup limit in 10 min; "
+        "growth consistent with a leak: it rises evenly and does not slow down "
         "[2026-07-21T11:04:05Z]"
     )
 
@@ -104,6 +107,14 @@ def test_an_end_of_the_alarm_says_so() -> None:
     assert line == (
         "STEADY orders.service (pid 4711): no longer leaking, 412 MiB private "
         "[2026-07-21T11:04:05Z]"
+    )
+
+
+def test_a_program_that_warms_up_is_told_with_its_slope_but_not_threatened() -> None:
+    now = dataclasses.replace(LEAK, verdict=Verdict.WARMING_UP, why="its growth slows down")
+    assert lines.text_line(change(now, Verdict.LEARNING), ANCHOR) == (
+        "WARMING UP orders.service (pid 4711): +1.02 MiB/s [0.98, 1.05] for 3 min, "
+        "412 MiB private (+184 MiB in 2 min); its growth slows down [2026-07-21T11:04:05Z]"
     )
 
 
@@ -143,15 +154,19 @@ def test_a_hostile_name_or_reason_stays_on_one_line_and_steers_nothing(name: str
 
 def test_an_object_is_what_the_documentation_shows() -> None:
     text = (ROOT / "docs" / "json.md").read_text()
-    example = re.search(r"```json\n(.*?)```", text, re.DOTALL)
-    assert example
-    assert lines.json_object(change(), ANCHOR) == json.loads(example[1])
+    examples = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert [json.loads(example) for example in examples] == [
+        lines.json_object(change(), ANCHOR),
+        json.loads(lines.oom_json_line(1000.0, PROCESS, ORDERS, b"python3", 990 * MIB, ANCHOR)),
+    ]
 
 
 def test_every_key_is_documented_and_every_documented_key_exists() -> None:
     text = (ROOT / "docs" / "json.md").read_text()
     documented = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert documented == list(lines.json_object(change(), ANCHOR))
+    oom_kill = json.loads(lines.oom_json_line(1000.0, PROCESS, None, b"", 0, ANCHOR))
+    verdict = list(lines.json_object(change(), ANCHOR))
+    assert documented == [*verdict, *(key for key in oom_kill if key not in verdict)]
 
 
 def test_a_first_verdict_of_a_service_has_nulls_where_nothing_is_known() -> None:
@@ -169,6 +184,7 @@ def test_a_first_verdict_of_a_service_has_nulls_where_nothing_is_known() -> None
         "slope_high_bytes_per_second",
         "forecast_s",
         "forecast_time",
+        "window_s",
         "limit_bytes",
         "limit_headroom_bytes",
         "limit_source",
@@ -195,6 +211,32 @@ def test_a_forecast_beyond_the_calendar_has_no_time() -> None:
     told = lines.json_object(change(dataclasses.replace(LEAK, forecast_s=1e15)), ANCHOR)
     assert told["forecast_s"] == 1e15
     assert told["forecast_time"] is None
+
+
+# --- OOM kills
+
+
+def test_an_oom_kill_says_who_and_how_large_it_was() -> None:
+    assert lines.oom_line(1000.0, PROCESS, ORDERS, b"python3", 990 * MIB, ANCHOR) == (
+        "OOM KILL orders.service (pid 4711, python3): "
+        "ended by the kernel for want of memory, 990 MiB private [2026-07-21T11:04:05Z]"
+    )
+
+
+def test_an_oom_kill_of_a_stranger_says_what_is_not_known() -> None:
+    line = lines.oom_line(1000.0, PROCESS, None, b"sh\0garbage", 0, ANCHOR)
+    assert line.startswith("OOM KILL a process of no known service (pid 4711, sh): ")
+    assert "never seen by a tick" in line
+    told = json.loads(lines.oom_json_line(1000.0, PROCESS, None, b"sh", 0, ANCHOR))
+    assert [told["service"], told["service_kind"], told["private_bytes"]] == [None] * 3
+
+
+@pytest.mark.parametrize("comm", [b"a\nLEAKING b", b"\x1b[2J", b"\xff\xfe", "\u202ex".encode()])
+def test_a_hostile_comm_stays_on_its_line(comm: bytes) -> None:
+    assert lines.oom_line(1000.0, PROCESS, ORDERS, comm, 1, ANCHOR).isprintable()
+    told = lines.oom_json_line(1000.0, PROCESS, ORDERS, comm, 1, ANCHOR)
+    assert told.isascii()
+    json.loads(told)["comm"].encode("utf-8")
 
 
 # --- the summary

@@ -128,6 +128,13 @@ def test_a_leak_without_a_limit_says_how_fast() -> None:
     assert headline(dataclasses.replace(ALARM, rows=())) == "1 service leaking"
 
 
+def test_a_leak_that_has_reached_its_limit_says_so() -> None:
+    view = dataclasses.replace(ALARM, rows=(dataclasses.replace(ORDERS, forecast_s=0.0),))
+    assert headline(view) == "1 service leaking: orders.service is at its 1.0 GiB limit"
+    assert headline(view, 36) == "LEAK: orders.service is at its limit"
+    assert headline(view, 34) == "LEAK: orders.service, at its limit"
+
+
 def test_growth_that_is_no_leak_yet_is_told_as_such() -> None:
     view = dataclasses.replace(with_counts(growing=1, steady=3), rows=(BATCH, CRON))
     assert headline(view, 120) == (
