@@ -1,0 +1,284 @@
+"""Verdict changes and OOM kills as lines, for people and for programs; the summary at exit.
+
+Each function returns text or a dict and writes nothing. The schema of the JSON objects is
+``docs/json.md``; whoever changes one changes the other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mwtrace.model import Judgement, Limit, ProcessId, Service, Subject, Verdict, VerdictChange
+from mwtrace.tell.cells import printable
+from mwtrace.tell.losses import nonzero
+from mwtrace.tell.units import (
+    WallAnchor,
+    format_bytes,
+    format_duration,
+    format_slope_interval,
+    iso_utc,
+)
+
+SCHEMA_VERSION = 1
+
+
+def text_line(change: VerdictChange, anchor: WallAnchor, unicode: bool = True) -> str:
+    """One line that begins with what is wrong and ends with when it was said.
+
+    ``LEAKING orders.service (pid 4711): +1.02 MiB/s [0.98, 1.05] for 3 min, ...``
+    """
+    judgement = change.now
+    facts = [_growth(change)] if judgement.verdict >= Verdict.WARMING_UP else _calm(change)
+    facts.append(f"{format_bytes(change.subject.private_bytes)} private{_grown(judgement)}")
+    if judgement.verdict >= Verdict.GROWING:
+        facts.append(_fate(judgement, unicode))
+    told = iso_utc(anchor.unix(change.time_s)) or "?"
+    who = _who(change.subject, unicode)
+    conclusion = _conclusion(judgement, unicode)
+    return f"{judgement.verdict.words.upper()} {who}: {', '.join(facts)}{conclusion} [{told}]"
+
+
+def json_object(change: VerdictChange, anchor: WallAnchor) -> dict[str, Any]:
+    """The change as ``docs/json.md`` describes it; holds no number that is not finite."""
+    subject, judgement, limit = change.subject, change.now, change.now.limit
+    process = subject.id.process
+    forecast_s = _finite(judgement.forecast_s)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "event": "verdict",
+        "time": iso_utc(anchor.unix(change.time_s)),
+        "service": _unicode(subject.id.service.name),
+        "service_kind": subject.id.service.kind.value,
+        "pid": process.pid if process else None,
+        "process_start_s": process.start_time_ns / 1e9 if process else None,
+        "process_count": subject.process_count,
+        "largest_pid": subject.largest_pid or None,
+        "verdict": _token(judgement.verdict),
+        "previous_verdict": None if change.before is None else _token(change.before),
+        "since": iso_utc(anchor.unix(judgement.since_s)),
+        "slope_bytes_per_second": _finite(judgement.slope_bytes_per_second),
+        "slope_low_bytes_per_second": _finite(judgement.slope_low_bytes_per_second),
+        "slope_high_bytes_per_second": _finite(judgement.slope_high_bytes_per_second),
+        "grown_bytes": judgement.grown_bytes,
+        "window_s": _finite(judgement.window_s) or None,
+        "forecast_s": forecast_s,
+        "forecast_time": _forecast_time(change, forecast_s, anchor),
+        "limit_bytes": limit.limit_bytes if limit else None,
+        "limit_headroom_bytes": limit.headroom_bytes if limit else None,
+        "limit_source": limit.source if limit else None,
+        "private_bytes": subject.private_bytes,
+        "file_bytes": subject.file_bytes,
+        "shmem_bytes": subject.shmem_bytes,
+        "total_vm_bytes": subject.total_vm_bytes,
+        "why": _unicode(judgement.why),
+    }
+
+
+def json_line(change: VerdictChange, anchor: WallAnchor) -> str:
+    """One object on one line, pure ASCII: safe in any locale, also for a terminal."""
+    return _dumps(json_object(change, anchor))
+
+
+def oom_line(
+    time_s: float,
+    process: ProcessId,
+    service: Service | None,
+    comm: bytes,
+    private_bytes: int,
+    anchor: WallAnchor,
+    unicode: bool = True,
+) -> str:
+    """One line for a process that the kernel ended for want of memory.
+
+    ``service`` is None if it was never named, ``private_bytes`` 0 if no tick saw it.
+    """
+    program = printable(_comm(comm), unicode)
+    name = printable(service.name, unicode) if service else "a process of no known service"
+    size = f"{format_bytes(private_bytes)} private" if private_bytes else "never seen by a tick"
+    told = iso_utc(anchor.unix(time_s)) or "?"
+    return (
+        f"OOM KILL {name} (pid {process.pid}, {program}): "
+        f"ended by the kernel for want of memory, {size} [{told}]"
+    )
+
+
+def oom_json_line(
+    time_s: float,
+    process: ProcessId,
+    service: Service | None,
+    comm: bytes,
+    private_bytes: int,
+    anchor: WallAnchor,
+) -> str:
+    """The same as one JSON object on one line; see ``docs/json.md``."""
+    return _dumps(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "event": "oom_kill",
+            "time": iso_utc(anchor.unix(time_s)),
+            "service": _unicode(service.name) if service else None,
+            "service_kind": service.kind.value if service else None,
+            "pid": process.pid,
+            "process_start_s": process.start_time_ns / 1e9,
+            "comm": _unicode(_comm(comm)),
+            "private_bytes": private_bytes or None,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a whole run saw; ``counters`` as in ``tell/losses.py``."""
+
+    watched_s: float
+    source: str  # how the process table was read: "BPF", or "/proc" and why
+    counters: Mapping[str, int]
+    verdict_counts: Mapping[Verdict, int]  # services by verdict, at the end
+    changes_total: int
+    leaking: tuple[str, ...]  # names of services that leak at the end, worst first
+    blind: tuple[str, ...] = ()  # what could not be seen at all, in words
+
+
+_NAMES_SHOWN_MAX = 5
+
+
+def summary(totals: Totals, unicode: bool = True) -> list[str]:
+    """The last lines of a run: the conclusion, what was seen, what was lost."""
+
+    def count(name: str) -> str:
+        return f"{totals.counters.get(name, 0):,}"
+
+    by_verdict = [
+        f"{totals.verdict_counts[verdict]:,} {verdict.words}"
+        for verdict in sorted(Verdict, reverse=True)
+        if totals.verdict_counts.get(verdict)
+    ]
+    lines = [
+        _last_conclusion(totals, unicode),
+        f"seen: {count('process_count')} processes of {count('service_count')} services, "
+        f"{count('ticks_total')} ticks in {format_duration(totals.watched_s)} "
+        f"through {printable(totals.source, unicode)}; "
+        f"{count('processes_born_total')} processes started, "
+        f"{count('processes_gone_total')} ended, {count('events_total')} lifecycle events, "
+        f"{totals.changes_total:,} verdict changes",
+        f"services at the end: {', '.join(by_verdict) or 'none judged'}",
+    ]
+    losses = nonzero(totals.counters)
+    for lost, loss in losses:
+        head = "lost" if loss.weakens_verdicts else "note"
+        lines.append(f"{head}: {lost:,} {loss.short}: {loss.meaning}")
+    lines += [f"not seen: {printable(words, unicode)}" for words in totals.blind]
+    if not any(loss.weakens_verdicts for _, loss in losses):
+        lines.append("lost: nothing")
+    return lines
+
+
+def _last_conclusion(totals: Totals, unicode: bool) -> str:
+    count = totals.verdict_counts.get(Verdict.LEAKING, 0)
+    if not count:
+        if any(totals.verdict_counts.get(verdict) for verdict in Verdict if verdict):
+            return "nothing leaks"
+        return "no verdict: not watched long enough to judge anything"
+    names = [printable(name, unicode) for name in totals.leaking[:_NAMES_SHOWN_MAX]]
+    more = count - len(names)
+    if more > 0:
+        names.append(f"and {more:,} more")
+    return f"{count:,} {'service' if count == 1 else 'services'} LEAKING: {', '.join(names)}"
+
+
+def _who(subject: Subject, unicode: bool) -> str:
+    name = printable(subject.id.service.name, unicode)
+    if subject.id.process:
+        return f"{name} (pid {subject.id.process.pid})"
+    if subject.process_count == 1 and subject.largest_pid:
+        return f"{name} (pid {subject.largest_pid})"
+    largest = f", largest pid {subject.largest_pid}" if subject.largest_pid else ""
+    return f"{name} ({subject.process_count:,} processes{largest})"
+
+
+def _growth(change: VerdictChange) -> str:
+    judgement = change.now
+    duration = f"for {format_duration(max(0.0, change.time_s - judgement.since_s))}"
+    if judgement.slope_bytes_per_second is None:
+        return f"grows {duration}"
+    slope = format_slope_interval(
+        judgement.slope_bytes_per_second,
+        judgement.slope_low_bytes_per_second,
+        judgement.slope_high_bytes_per_second,
+    )
+    return f"{slope} {duration}"
+
+
+def _calm(change: VerdictChange) -> list[str]:
+    if change.before is not None and change.before >= Verdict.GROWING:
+        return [f"no longer {change.before.words}"]
+    return [f"was {change.before.words}"] if change.before is not None else []
+
+
+def _grown(judgement: Judgement) -> str:
+    if judgement.grown_bytes <= 0:
+        return ""
+    window = f" in {format_duration(judgement.window_s)}" if judgement.window_s > 0 else ""
+    return f" (+{format_bytes(judgement.grown_bytes)}{window})"
+
+
+def _fate(judgement: Judgement, unicode: bool) -> str:
+    limit = judgement.limit
+    if limit is None:
+        return "no limit known"
+    if limit.headroom_bytes <= 0:
+        return f"is at {_limit_words(limit, unicode)}"
+    if judgement.forecast_s is None or not math.isfinite(judgement.forecast_s):
+        return f"{format_bytes(limit.headroom_bytes)} below {_limit_words(limit, unicode)}"
+    return f"hits {_limit_words(limit, unicode)} in {format_duration(judgement.forecast_s)}"
+
+
+def _limit_words(limit: Limit, unicode: bool) -> str:
+    size = format_bytes(limit.limit_bytes)
+    if limit.source == "host":
+        return f"the host's {size}"
+    return f"its {size} {printable(limit.source, unicode)} limit"
+
+
+# A verdict is an inference; what was measured stands before it.
+def _conclusion(judgement: Judgement, unicode: bool) -> str:
+    head = {
+        Verdict.LEAKING: "growth consistent with a leak",
+        Verdict.GROWING: "not yet called a leak",
+    }.get(judgement.verdict)
+    tail = ": ".join(words for words in (head, printable(judgement.why, unicode)) if words)
+    return f"; {tail}" if tail else ""
+
+
+# What the process called itself: any bytes but NUL.
+def _comm(comm: bytes) -> str:
+    return comm.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _dumps(told: dict[str, Any]) -> str:
+    return json.dumps(told, allow_nan=False, separators=(",", ":"))
+
+
+def _forecast_time(
+    change: VerdictChange, forecast_s: float | None, anchor: WallAnchor
+) -> str | None:
+    if forecast_s is None:
+        return None
+    return iso_utc(anchor.unix(change.time_s + forecast_s))
+
+
+def _token(verdict: Verdict) -> str:
+    return verdict.name.lower()
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
+
+
+# Half a surrogate pair is no text: strict readers refuse the whole object.
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

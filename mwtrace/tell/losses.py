@@ -1,0 +1,98 @@
+"""What the watch did not see, in words.
+
+One entry for each counter of ``struct mw_counters`` (cext/aggregator.h) and each slot of
+``enum mw_loss`` (bpf/events.h, without its prefix, in lower case), by its name there. A test reads
+both headers, so a new counter cannot stay unspoken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Loss(NamedTuple):
+    """How to speak of one loss counter."""
+
+    short: str  # behind the number, where there is little room
+    meaning: str  # what it does to the verdicts, and what to do
+    weakens_verdicts: bool = True  # False: part of a healthy watch, told at exit only
+
+
+# These say what was seen.
+SEEN = frozenset(
+    {
+        "ticks_total",
+        "records_total",
+        "events_total",
+        "processes_born_total",
+        "processes_gone_total",
+        "pid_reused_total",
+        "process_count",
+        "service_count",
+    }
+)
+
+# The gravest first: what was never watched, then what was seen late or partly.
+LOSSES: Mapping[str, Loss] = {
+    "processes_untracked_total": Loss(
+        "process records untracked",
+        "the host has more processes than processes_max: some were never judged; raise it",
+    ),
+    "services_untracked_total": Loss(
+        "services untracked",
+        "the host has more services than services_max: some were never judged; raise it",
+    ),
+    "iterator_errors_total": Loss(
+        "ticks cut short",
+        "the kernel ended the process table early: those ticks miss processes",
+    ),
+    "record_unwritten": Loss(
+        "process records unwritten",
+        "the kernel had no room to write them: those processes miss samples",
+    ),
+    "rows_omitted_total": Loss(
+        "subjects omitted",
+        "a tick had more subjects than rows_max: those were not judged in it; raise it",
+    ),
+    "incidents_dropped_total": Loss(
+        "OOM kills unreported",
+        "a tick had more of them than incidents_max; the kernel log names them all",
+    ),
+    "lifecycle_dropped": Loss(
+        "lifecycle events dropped",
+        "the kernel's ring buffer was full: an exec or OOM kill may have gone unnoticed",
+    ),
+    "records_refused_total": Loss(
+        "process records refused",
+        "they were not what the BPF programs should send: please report this as a bug",
+    ),
+    "events_refused_total": Loss(
+        "lifecycle events refused",
+        "they were not what the BPF programs should send: please report this as a bug",
+    ),
+    "events_unmatched_total": Loss(
+        "events of unseen processes",
+        "those lived between two ticks, too short to be sampled",
+        weakens_verdicts=False,
+    ),
+    "naming_deferred_total": Loss(
+        "names a tick late",
+        "more processes started at once than are named in one tick; none was left out",
+        weakens_verdicts=False,
+    ),
+}
+
+
+def nonzero(counters: Mapping[str, int]) -> list[tuple[int, Loss]]:
+    """The losses that happened, gravest first; a counter that is absent did not."""
+    return [(counters[name], loss) for name, loss in LOSSES.items() if counters.get(name, 0) > 0]
+
+
+def short_words(counters: Mapping[str, int]) -> tuple[str, ...]:
+    """``12 lifecycle events dropped``: what the live table must warn of, and only that.
+
+    A warning that is always there is not read.
+    """
+    found = nonzero(counters)
+    return tuple(f"{count:,} {loss.short}" for count, loss in found if loss.weakens_verdicts)
