@@ -35,7 +35,7 @@ refuse() {
 }
 
 need_root() {
-	[ "$(id -u)" = 0 ] || refuse "must be run as root" "Run: sudo $0 $*"
+	[ "$(id -u)" = 0 ] || refuse "must be run as root" "Run: sudo $*"
 }
 
 need_distribution() {
@@ -111,9 +111,8 @@ install_mwtrace() {
 	tar -C "$SOURCE" --exclude=./.git --exclude=./.venv --exclude=./build --exclude='./mwtrace/_bpf' \
 		--exclude='*.so' --exclude='*.egg-info' -cf - . | tar -C "$copy" -xf -
 	say "building mwtrace and installing it into $PREFIX"
+	# From a folder, pip installs the same version again, which is what we want.
 	"$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$copy"
-	"$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-		--force-reinstall --no-deps "$copy"
 	(cd / && "$PREFIX/bin/python" -c 'import mwtrace.capi')
 	mkdir -p "$(dirname "$LINK")"
 	ln -sfn "$PREFIX/bin/mwtrace" "$LINK"
@@ -161,7 +160,7 @@ esac
 	exit 2
 }
 
-need_root "$@"
+need_root "$0" "$@"
 case $mode in
 install)
 	need_distribution
