@@ -17,19 +17,21 @@
 
 struct mw_aggregator;
 
-/* Bounds, fixed at creation.  A watchdog for leaks must not be the one that
- * leaks: past a bound things are counted in mw_counters, not stored. */
+/* Bounds, fixed at creation, none of them 0.  A watchdog for leaks must not be
+ * the one that leaks: past a bound things are counted in mw_counters, not
+ * stored.  Sizes are of address space; memory is taken as entries are used. */
 struct mw_limits {
 	uint64_t bucket_ns[4];	/* widths of the history levels */
-	uint64_t screen_bytes;	/* a subject whose lower envelope rose less than this in every level is not fitted */
-	uint32_t processes_max; /* 64 bytes each at creation, ~1.1 KiB more once watched */
-	uint32_t services_max;	/* ~1.1 KiB each once used */
-	uint32_t rows_max;	/* rows of one table */
-	uint32_t unnamed_max;	/* processes handed to Python for naming in one tick */
-	uint32_t incidents_max; /* OOM victims kept for one table */
+	uint64_t screen_bytes;	/* a subject whose lower envelope rose by less in every window is not fitted */
+	uint32_t processes_max; /* up to 120 bytes each, and a history of 1 KiB while it lives */
+	uint32_t services_max;	/* 168 bytes each, and a history of 1 KiB while it has processes; id 0 is nobody's */
+	uint32_t rows_max;	/* rows of one table: 112 bytes each, and 3.9 KiB for the fits of a rising one */
+	uint32_t unnamed_max;	/* processes handed to Python for naming in one tick: 40 bytes each */
+	uint32_t incidents_max; /* OOM victims kept for one table: 160 bytes each */
 	uint32_t reserved;
 };
 
+/* NULL if a bound or a bucket's width is 0, or if there is no memory. */
 struct mw_aggregator *mw_aggregator_create(const struct mw_limits *limits);
 void mw_aggregator_destroy(struct mw_aggregator *aggregator);
 
@@ -42,7 +44,7 @@ enum mw_row_flag {
 	MW_ROW_RISING = 1,  /* the screen let it through: fits are filled in */
 	MW_ROW_TOP = 2,	    /* among the largest services: shown, fitted only if rising too */
 	MW_ROW_GONE = 4,    /* a service without processes since this tick */
-	MW_ROW_CLEARED = 8, /* a process that ran another program (exec): its history began anew this tick */
+	MW_ROW_CLEARED = 8, /* a process, once a rising row, that ran another program: its history began anew */
 };
 
 /* One subject at one tick. */
@@ -63,7 +65,8 @@ struct mw_row {
 	uint32_t process_count; /* 1 for a process */
 	uint32_t births;	/* service: processes that joined since the history began */
 	/* Of a rising subject MW_LEVELS x MW_FIT_WINDOWS fits, finest level and
-	 * shortest window first; the table's, like the row.  Else NULL. */
+	 * shortest window first; the table's, like the row.  A level in which no
+	 * window rises is all 0.  Else NULL. */
 	const struct mw_fit *fits;
 };
 
@@ -88,7 +91,7 @@ struct mw_incident {
 struct mw_counters {
 	uint64_t ticks_total;
 	uint64_t records_total;
-	uint64_t records_refused_total; /* not a record: wrong size, pid 0 */
+	uint64_t records_refused_total; /* not a record: pid 0, or the iterator ended inside it */
 	uint64_t events_total;
 	uint64_t events_refused_total;	 /* not an event: wrong size or unknown kind */
 	uint64_t events_unmatched_total; /* of a process no tick has seen (it lived between two) */
@@ -97,7 +100,7 @@ struct mw_counters {
 	uint64_t processes_untracked_total; /* records of processes beyond processes_max */
 	uint64_t services_untracked_total;  /* names beyond services_max */
 	uint64_t rows_omitted_total;	    /* subjects that did not fit into a table */
-	uint64_t naming_deferred_total;	    /* processes that waited a tick for a name */
+	uint64_t naming_deferred_total;	    /* processes that waited a tick for a name, once per tick */
 	uint64_t incidents_dropped_total;
 	uint64_t pid_reused_total;	/* a pid that came back with another start time */
 	uint64_t iterator_errors_total; /* ticks whose iterator ended early */
@@ -107,7 +110,7 @@ struct mw_counters {
 
 struct mw_table {
 	uint64_t time_ns;
-	const struct mw_row *rows; /* rising ones first, then the rest by private_bytes */
+	const struct mw_row *rows; /* rising services, rising processes, gone and cleared ones, the rest by size */
 	const struct mw_unnamed *unnamed;
 	const struct mw_incident *incidents;
 	uint32_t row_count;
@@ -120,31 +123,40 @@ struct mw_table {
 /* One tick at time_ns (CLOCK_MONOTONIC): read iterator_fd to its end (-1: none),
  * then take record_count records from memory (the fallback without BPF, and
  * replay), end the processes that neither showed, update services and
- * histories, screen, fit.  The table is the aggregator's, valid until the next
- * call.
+ * histories, screen, fit.  iterator_fd is the link; each tick reads it anew.
+ * The table is the aggregator's, valid until the next tick.
  *
- * Return 0; -EINVAL if time does not advance; a read error of the iterator as
- * a negative errno, in which case nothing is ended for want of being seen. */
+ * Return 0; -EINVAL and no table (NULL) if time does not advance; a read error
+ * of the iterator as a negative errno, with a table, in which case nothing is
+ * ended for want of being seen and no service takes a sample. */
 int mw_aggregator_tick(struct mw_aggregator *aggregator, uint64_t time_ns, int iterator_fd,
 		       const struct mw_process_record *records, uint64_t record_count, const struct mw_table **ret);
 
 /* Take one lifecycle event; size_bytes is what the ring said it has. */
 void mw_aggregator_on_event(struct mw_aggregator *aggregator, const void *data, uint64_t size_bytes);
 
-/* Say which service a process belongs to; 0 < service_id < services_max.
- * Return 0, -ESRCH if that process is gone, -ENOSPC beyond services_max. */
+/* Say which service a process belongs to; 0 < service_id < services_max.  A
+ * process is handed out for naming by the second tick that sees it, and again
+ * after it ran another program or changed its cgroup; until then it stays with
+ * the service it had.
+ *
+ * Return 0, -EINVAL for id 0, -ESRCH if that process is gone, -ENOMEM, or
+ * -ENOSPC beyond services_max: it is then without a service until it changes. */
 int mw_aggregator_name(struct mw_aggregator *aggregator, uint32_t pid, uint64_t start_time_ns, uint32_t service_id);
 
-/* Forget a service that has no process, so that its id can be given again. */
+/* Forget a service, so that its id can be given again.  Return 0, or -EBUSY if
+ * it has a process. */
 int mw_aggregator_forget_service(struct mw_aggregator *aggregator, uint32_t service_id);
 
 /* Copy a subject's level as mw_history_copy() does; a service if pid is 0
- * (start_time_ns is then the service id).  Return the count, or -ESRCH. */
+ * (start_time_ns is then the service id).  Return the count, -EINVAL for no
+ * such level, or -ESRCH. */
 int mw_aggregator_history(const struct mw_aggregator *aggregator, uint32_t pid, uint64_t start_time_ns, uint32_t level,
 			  double *times_s, double *bytes);
 
-/* Copy up to count rows of the processes of a service, largest first, fits of
- * rising ones filled in; return how many. */
+/* Copy up to count rows of the processes of a service (0: of those without
+ * one), largest first; return how many.  Their fits are the table's: NULL for a
+ * rising one that found no row in it. */
 uint32_t mw_aggregator_members(struct mw_aggregator *aggregator, uint32_t service_id, struct mw_row *rows,
 			       uint32_t count);
 

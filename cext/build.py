@@ -15,7 +15,8 @@ from cffi import FFI
 ROOT = Path(__file__).resolve().parent.parent
 # Relative paths: setuptools refuses absolute ones, and debug information stays reproducible.
 INCLUDE_DIRS = ["bpf", "cext"]
-HEADERS = ["events.h", "fit.h", "series.h", "aggregator.h", "engine.h", "links.h", "ring.h"]
+HEADERS = ["events.h", "fit.h", "series.h", "records.h", "aggregator.h"]
+HEADERS += ["engine.h", "links.h", "ring.h"]
 SOURCES = sorted(f"cext/{path.name}" for path in (ROOT / "cext").glob("*.c"))
 DEPENDS = [f"{d}/{path.name}" for d in INCLUDE_DIRS for path in (ROOT / d).glob("*.h")]
 # cffi's generated file needs -Wno-unused-function. -Werror is `make check`'s, by MW_CFLAGS: a newer
