@@ -283,7 +283,7 @@ static void finish_table(struct mw_aggregator *aggregator, uint64_t time_ns)
 int mw_aggregator_tick(struct mw_aggregator *aggregator, uint64_t time_ns, int iterator_fd,
 		       const struct mw_process_record *records, uint64_t record_count, const struct mw_table **ret)
 {
-	int error;
+	int error, is_whole;
 
 	*ret = NULL;
 	if (mw_clock_advance(aggregator->clock, time_ns))
@@ -292,11 +292,12 @@ int mw_aggregator_tick(struct mw_aggregator *aggregator, uint64_t time_ns, int i
 	aggregator->counters.ticks_total++;
 	aggregator->table.unnamed_count = 0;
 	error = read_iterator(aggregator, iterator_fd);
+	is_whole = !error && iterator_fd != MW_RECORDS_PARTIAL;
 	for (uint64_t i = 0; i < record_count; i++)
 		take_record(aggregator, &records[i]);
 	mw_services_begin_tick(aggregator->services);
-	settle_processes(aggregator, !error);
-	mw_services_end_tick(aggregator->services, aggregator->clock, aggregator->screen_pages, !error);
+	settle_processes(aggregator, is_whole);
+	mw_services_end_tick(aggregator->services, aggregator->clock, aggregator->screen_pages, is_whole);
 	finish_table(aggregator, time_ns);
 	give_memory_back(aggregator);
 	*ret = &aggregator->table;

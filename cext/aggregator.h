@@ -120,15 +120,21 @@ struct mw_table {
 	struct mw_counters counters;
 };
 
-/* One tick at time_ns (CLOCK_MONOTONIC): read iterator_fd to its end (-1: none),
+enum {
+	MW_NO_ITERATOR = -1,
+	MW_RECORDS_PARTIAL = -2, /* no iterator, and the records are known to miss processes */
+};
+
+/* One tick at time_ns (CLOCK_MONOTONIC): read iterator_fd to its end (or see above),
  * then take record_count records from memory (the fallback without BPF, and
  * replay), end the processes that neither showed, update services and
  * histories, screen, fit.  iterator_fd is the link; each tick reads it anew.
  * The table is the aggregator's, valid until the next tick.
  *
  * Return 0; -EINVAL and no table (NULL) if time does not advance; a read error
- * of the iterator as a negative errno, with a table, in which case nothing is
- * ended for want of being seen and no service takes a sample. */
+ * of the iterator as a negative errno, with a table, in which case, as with
+ * MW_RECORDS_PARTIAL, nothing is ended for want of being seen and no service
+ * takes a sample. */
 int mw_aggregator_tick(struct mw_aggregator *aggregator, uint64_t time_ns, int iterator_fd,
 		       const struct mw_process_record *records, uint64_t record_count, const struct mw_table **ret);
 

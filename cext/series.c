@@ -111,6 +111,11 @@ uint32_t mw_clock_turned_levels(const struct mw_clock *clock)
 	return mask;
 }
 
+double mw_clock_width_s(const struct mw_clock *clock, uint32_t level)
+{
+	return level < MW_LEVELS ? (double)clock->bucket_ns[level] / 1e9 : 0;
+}
+
 struct mw_history *mw_history_create(void)
 {
 	struct mw_history *history = malloc(sizeof(*history));

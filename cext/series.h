@@ -46,6 +46,9 @@ uint32_t mw_clock_bucket(const struct mw_clock *clock, uint32_t level);
  * whose open bucket began with the current tick, and level 0. */
 uint32_t mw_clock_turned_levels(const struct mw_clock *clock);
 
+/* The width of a level's buckets, in seconds. */
+double mw_clock_width_s(const struct mw_clock *clock, uint32_t level);
+
 struct mw_history *mw_history_create(void);
 void mw_history_destroy(struct mw_history *history);
 

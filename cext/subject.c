@@ -98,6 +98,40 @@ void mw_subject_take_fits(struct mw_subject *subject, struct mw_fits *fits)
 	subject->fits = fits;
 }
 
+/* A program's first minute says nothing of how large it normally is: it reads
+ * its data, compiles, and lets go of what that took. */
+static const double START_UP_S = 60;
+
+/* Level 0 is not asked: its peaks may be bursts of one tick, while the least
+ * of a minute was there for all of it. */
+static void find_earlier_peaks(const struct mw_subject *subject, const struct mw_clock *clock)
+{
+	enum { COLUMNS = MW_LEVELS - 1 };
+	double times_s[COLUMNS][MW_LEVEL_SAMPLES];
+	double bytes[COLUMNS][MW_LEVEL_SAMPLES];
+	struct mw_column columns[COLUMNS];
+	double from_s = (double)mw_history_first_time_ns(subject->history) / 1e9 + START_UP_S;
+
+	for (uint32_t i = 0; i < COLUMNS; i++) {
+		uint32_t level = i + 1;
+
+		columns[i] = (struct mw_column){
+		    .times_s = times_s[i],
+		    .bytes = bytes[i],
+		    .width_s = mw_clock_width_s(clock, level),
+		    .count = mw_history_copy(subject->history, clock, level, times_s[i], bytes[i]),
+		};
+	}
+	for (uint32_t level = 0; level < MW_LEVELS; level++) {
+		for (uint32_t window = 0; window < MW_FIT_WINDOWS; window++) {
+			struct mw_fit *fit = &subject->fits->windows[level][window];
+
+			if (fit->sample_count)
+				fit->earlier_peak_bytes = mw_fit_earlier_peak(fit, columns, COLUMNS, from_s);
+		}
+	}
+}
+
 void mw_subject_fit(struct mw_subject *subject, const struct mw_clock *clock)
 {
 	struct mw_fits *fits = subject->fits;
@@ -120,4 +154,5 @@ void mw_subject_fit(struct mw_subject *subject, const struct mw_clock *clock)
 		/* It refuses only what a history cannot hold, and leaves zeros then. */
 		mw_fit_level(times_s, bytes, count, fits->windows[level]);
 	}
+	find_earlier_peaks(subject, clock);
 }

@@ -163,7 +163,7 @@ class Aggregator:
         """Read all processes and return what is to be known of them.
 
         A process that neither the iterator's link nor records show has ended, unless the iterator
-        failed: see ``Table.iterator_errno``. Raises HostError if time_s is not later than before.
+        failed (see ``Table.iterator_errno``) or iterator_fd is MW_RECORDS_PARTIAL. Raises HostError if time_s is not later than before.
         """
         array, count, omitted = ffi.NULL, 0, 0
         if records is not None:

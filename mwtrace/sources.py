@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from mwtrace.aggregator import NS_PER_S, Aggregator, RecordBuffer, Table
+from mwtrace.capi import lib
 from mwtrace.errors import EngineError
 from mwtrace.host.procfs import Host
 from mwtrace.host.table import Counts, ProcessTable
@@ -90,9 +91,8 @@ class ProcSource:
         self._counts = self._table.read(self._records)
         self._unreadable_total += self._counts.malformed
         self._cut_short_total += not self._counts.is_whole
-        return self._aggregator.tick(
-            time_s, records=self._records, is_whole=self._counts.is_whole
-        )
+        whole = lib.MW_NO_ITERATOR if self._counts.is_whole else lib.MW_RECORDS_PARTIAL
+        return self._aggregator.tick(time_s, whole, self._records)
 
     def wait(self, until_s: float) -> bool:
         self._wake.wait(max(0.0, until_s - time.monotonic()))
