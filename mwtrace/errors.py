@@ -5,10 +5,13 @@ MwtraceError
 ├── HostError            this machine cannot run us (kernel, privilege)
 │   └── EngineError      the kernel took no BPF program from us
 └── ProcessError         one watched process; never stops the others
-    └── ProcessGone      it ended, or its pid now means another process
+    ├── ProcessGone      it ended, or its pid now means another process
+    └── ProcessUnreadable  it is there, but the kernel did not tell us about it
 """
 
 from __future__ import annotations
+
+import enum
 
 
 class MwtraceError(Exception):
@@ -47,3 +50,18 @@ class ProcessError(MwtraceError):
 
 class ProcessGone(ProcessError):
     pass
+
+
+class Unreadable(enum.Enum):
+    """Why something could not be read; the values name counters."""
+
+    PERMISSION = "permission"
+    DESCRIPTORS = "descriptors"  # we, or the whole host, may open no more files: passes
+    MALFORMED = "malformed"  # not what the kernel writes
+    OTHER = "other"
+
+
+class ProcessUnreadable(ProcessError):
+    def __init__(self, message: str, reason: Unreadable) -> None:
+        super().__init__(message)
+        self.reason = reason
