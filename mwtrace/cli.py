@@ -5,23 +5,19 @@ Errors that we raise on purpose end here as one line and a remedy, never as a tr
 
 from __future__ import annotations
 
-import contextlib
-import fnmatch
-import json
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 import click
 
 from mwtrace import __version__
+from mwtrace.demo import SHAPES, run
 from mwtrace.errors import ConfigError, MwtraceError
-from mwtrace.model import SubjectId
-from mwtrace.tell.units import WallAnchor, parse_duration, parse_size
+from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, parse_size
 
 
 class _Duration(click.ParamType):
@@ -113,6 +109,12 @@ def cli(
 @click.option("--json", "as_json", is_flag=True, help="The facts as JSON.")
 def doctor(as_json: bool) -> None:
     """Say what this host and user can do, what is missing, and the remedy for each."""
+    from mwtrace.host import doctor
+    from mwtrace.host.procfs import Host
+    from mwtrace.trials import TRIALS
+
+    facts = doctor.survey(Host(), TRIALS)
+    click.echo(doctor.render_json(facts) if as_json else doctor.render(facts))
 
 
 @cli.command()
@@ -127,17 +129,58 @@ def replay(file: Path, as_json: bool) -> None:
 
     recording = WallAnchor(monotonic_s=BEGIN_S, unix_s=0.0)
     last = None
-    for change in replay(file, Thresholds(), Limits()):
-        click.echo(json_line(change, recording) if as_json else text_line(change, recording))
-        last = change
+    for last in replay(file, Thresholds(), Limits()):
+        if as_json:
+            click.echo(json_line(last, recording))
+        else:
+            at = format_duration(last.time_s - BEGIN_S)
+            click.echo(f"after {at}: {text_line(last, None)}")
     if last is None:
         raise ConfigError(f"cannot judge {file}: it has too few samples", "Record for longer.")
 
 
 @cli.command()
-@click.argument("shape", type=click.Choice(SHAPES))
+@click.argument("shape", type=click.Choice(sorted(SHAPES)))
 @click.option("--rate", type=_Size(), default="1M", show_default=True, metavar="SIZE",
               help="Growth, or turnover, per second.")
 @click.option("--seconds", type=float, help="Stop after this time.  [default: never]")
 def demo(shape: str, rate: int, seconds: Optional[float]) -> None:
     """Run a program that leaks, or one that only looks as if it did."""
+    run(shape, rate, seconds)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    """Run the command line; exits."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = cli.main(_spread_pids(words), prog_name="mwtrace", standalone_mode=False)
+    except MwtraceError as error:
+        _fail(f"{error}", error.remedy, error.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), "Run 'mwtrace --help' to see what can be asked for.", 2)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read us has gone: nothing is left to say, and no flush at exit may say otherwise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, remedy: str, exit_code: int) -> NoReturn:
+    print(f"mwtrace: {message}", file=sys.stderr)
+    if remedy:
+        print(f"  {remedy}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def _spread_pids(words: list[str]) -> list[str]:
+    """Turn ``--pid 1 2 3`` into ``--pid 1 --pid 2 --pid 3``, as click wants it."""
+    spread: list[str] = []
+    in_pids = False
+    for word in words:
+        if in_pids and word.isdigit() and spread[-1] != "--pid":
+            spread.append("--pid")
+        in_pids = word == "--pid" or (in_pids and word.isdigit())
+        spread.append(word)
+    return spread

@@ -27,6 +27,7 @@ class Standing:
     subject: Subject
     judgement: Judgement
     told: Optional[Verdict] = None
+    is_gone: bool = False  # it has no process at present
 
 
 class Verdicts:
@@ -68,11 +69,15 @@ class Verdicts:
         subjects = {
             service_id: replace(standing.subject, time_s=table.time_s, levels=())
             for service_id, standing in self.standings.items()
-            if standing.judgement.verdict > Verdict.STEADY  # calm and small ones have no row
+            # Calm and small ones have no row.
+            if standing.judgement.verdict > Verdict.STEADY and not standing.is_gone
         }
         for row in services:
             subject = self._subject(row, table.time_s, boot_offset_s)
-            if subject is not None:
+            if row.is_gone:
+                self._leave(row.service_id)
+                subjects.pop(row.service_id, None)
+            elif subject is not None:
                 subjects[row.service_id] = subject
         changes: list[VerdictChange] = []
         for service_id, subject in subjects.items():
@@ -84,6 +89,12 @@ class Verdicts:
         """Drop a service whose id is given back."""
         self._services.pop(service_id, None)
         self.standings.pop(service_id, None)
+
+    def _leave(self, service_id: int) -> None:
+        """Keep what was told of a service without processes, so that its return is no news."""
+        self._services.pop(service_id, None)
+        if service_id in self.standings:
+            self.standings[service_id].is_gone = True
 
     def guilty(self, service_id: int) -> Iterator[tuple[ProcessId, Judgement]]:
         """Yield a service's processes that grow or leak."""
@@ -123,7 +134,7 @@ class Verdicts:
         standing = self.standings.get(service_id)
         if standing is None:
             standing = self.standings[service_id] = Standing(subject, judgement)
-        standing.subject, standing.judgement = subject, judgement
+        standing.subject, standing.judgement, standing.is_gone = subject, judgement, False
         if standing.told is judgement.verdict:
             return []
         before, standing.told = standing.told, judgement.verdict

@@ -23,6 +23,8 @@ FLOOR = {
     "registry": 3,
     "sources": 3,
     "verdicts": 3,
+    "demo": 1,
+    "trials": 4,
     "tell": 3,
     "daemon": 4,
     "replay": 4,
