@@ -158,12 +158,13 @@ class Aggregator:
         self._bytes = ffi.new("double[]", lib.MW_LEVEL_SAMPLES)
 
     def tick(
-        self, time_s: float, iterator_fd: int = -1, records: RecordBuffer | None = None
+        self, time_s: float, iterator_fd: int = lib.MW_NO_ITERATOR, records: RecordBuffer | None = None
     ) -> Table:
         """Read all processes and return what is to be known of them.
 
         A process that neither the iterator's link nor records show has ended, unless the iterator
-        failed (see ``Table.iterator_errno``) or iterator_fd is MW_RECORDS_PARTIAL. Raises HostError if time_s is not later than before.
+        failed (see ``Table.iterator_errno``) or iterator_fd is MW_RECORDS_PARTIAL. Raises
+        HostError if time_s is not later than before.
         """
         array, count, omitted = ffi.NULL, 0, 0
         if records is not None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import NoReturn, Optional
 
 import click
 
@@ -20,40 +20,43 @@ from mwtrace.errors import ConfigError, MwtraceError
 from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, parse_size
 
 
-class _Duration(click.ParamType):
-    name = "duration"
+def _quantity(parse: Callable[[str], float]) -> Callable[..., Optional[float]]:
+    """Return a click callback for options that people write with a unit."""
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_duration(value)
-        except ConfigError as error:
-            self.fail(f"{error}. {error.remedy}", param, ctx)
+    def read(ctx: click.Context, option: click.Parameter, text: Optional[str]) -> Optional[float]:
+        return None if text is None else parse(text)
 
-
-class _Size(click.ParamType):
-    name = "size"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(value)
-        except ConfigError as error:
-            self.fail(f"{error}. {error.remedy}", param, ctx)
+    return read
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mwtrace")
 @click.option("--all", "watch_all", is_flag=True, help="Watch every process of this host.")
-@click.option("--pid", "pids", type=click.IntRange(1), multiple=True, metavar="PID...",
-              help="Watch only these processes, each for itself.")
-@click.option("--service", "services", multiple=True, metavar="NAME",
-              help="Tell only of this service; may be given several times, and * matches any text.")
-@click.option("--interval", type=_Duration(), default="5s", show_default=True,
-              help="Time between two looks at all processes.")
-@click.option("--duration", type=_Duration(), help="Stop after this time.  [default: never]")
+@click.option(
+    "--pid",
+    "pids",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="PID...",
+    help="Watch only these processes, each for itself.",
+)
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    metavar="NAME",
+    help="Tell only of this service; may be given several times, and * matches any text.",
+)
+@click.option(
+    "--interval",
+    callback=_quantity(parse_duration),
+    default="5s",
+    show_default=True,
+    help="Time between two looks at all processes.",
+)
+@click.option(
+    "--duration", callback=_quantity(parse_duration), help="Stop after this time.  [default: never]"
+)
 @click.option("--once", is_flag=True, help="Show what is there now, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per verdict change.")
 @click.option("--record", metavar="FILE", help="With one --pid: write what 'mwtrace replay' reads.")
@@ -99,9 +102,7 @@ def cli(
     from mwtrace.daemon import Settings
     from mwtrace.watching import watch
 
-    settings = Settings(
-        interval_s=interval, duration_s=duration, pids=pids, allow_bpf=not no_bpf
-    )
+    settings = Settings(interval_s=interval, duration_s=duration, pids=pids, allow_bpf=not no_bpf)
     watch(settings, services, once=once, as_json=as_json, record=record, is_verbose=verbose)
 
 
@@ -141,10 +142,16 @@ def replay(file: Path, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("shape", type=click.Choice(sorted(SHAPES)))
-@click.option("--rate", type=_Size(), default="1M", show_default=True, metavar="SIZE",
-              help="Growth, or turnover, per second.")
+@click.option(
+    "--rate",
+    callback=_quantity(parse_size),
+    default="1M",
+    show_default=True,
+    metavar="SIZE",
+    help="Growth, or turnover, per second.",
+)
 @click.option("--seconds", type=float, help="Stop after this time.  [default: never]")
-def demo(shape: str, rate: int, seconds: Optional[float]) -> None:
+def demo(shape: str, rate: float, seconds: Optional[float]) -> None:
     """Run a program that leaks, or one that only looks as if it did."""
     run(shape, rate, seconds)
 

@@ -58,8 +58,15 @@ class Lines:
             print(text_line(change, anchor(), self._unicode), file=self._file, flush=True)
 
     def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
-        line = oom_line(incident.time_s, incident.process, service, incident.comm,
-                        incident.private_bytes, anchor(), self._unicode)
+        line = oom_line(
+            incident.time_s,
+            incident.process,
+            service,
+            incident.comm,
+            incident.private_bytes,
+            anchor(),
+            self._unicode,
+        )
         print(line, file=self._file, flush=True)
 
     def on_tick(self, table: Table) -> None:
@@ -78,8 +85,14 @@ class JsonLines:
             print(json_line(change, anchor()), file=self._file, flush=True)
 
     def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
-        line = oom_json_line(incident.time_s, incident.process, service, incident.comm,
-                             incident.private_bytes, anchor())
+        line = oom_json_line(
+            incident.time_s,
+            incident.process,
+            service,
+            incident.comm,
+            incident.private_bytes,
+            anchor(),
+        )
         print(line, file=self._file, flush=True)
 
     def on_tick(self, table: Table) -> None:
@@ -109,7 +122,7 @@ class Recorder:
 
     def __init__(self, path: str) -> None:
         try:
-            self._file = open(path, "x", encoding="ascii")  # noqa: SIM115 - lives as long as we
+            self._file = open(path, "x", encoding="ascii")
         except OSError as error:
             raise ConfigError(
                 f"cannot record to {path}: {error.strerror}", "Name a file that is not there yet."

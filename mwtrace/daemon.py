@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Optional, Protocol
 
@@ -19,7 +19,7 @@ from mwtrace.host.limits import Limits as MemoryLimits
 from mwtrace.host.procfs import Host
 from mwtrace.host.services import ServiceNames
 from mwtrace.judge.trend import Thresholds
-from mwtrace.model import Limit, ProcessId, Service, SubjectId, VerdictChange
+from mwtrace.model import Limit, ProcessId, Service, VerdictChange
 from mwtrace.probes.engine import Engine
 from mwtrace.registry import Registry
 from mwtrace.sources import open_source

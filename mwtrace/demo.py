@@ -227,21 +227,6 @@ SHAPES: dict[str, Callable[[], Shape]] = {
 }
 
 
-def parse_rate(words: str) -> float:
-    """Read bytes per second: ``100K``, ``1M``, ``1.5M``; a suffix counts in steps of 1024."""
-    factors = {"K": 1024, "M": 1024**2, "G": 1024**3}
-    factor = factors.get(words[-1:].upper(), 0)
-    try:
-        rate = float(words[:-1]) * factor if factor else float(words)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise ConfigError(
-            f"not a rate: {ascii(words)}", "Say bytes per second, such as 100K or 1M."
-        )
-    return rate
-
-
 def run(shape: str, rate_bytes_per_second: float, seconds: float | None = None) -> int:
     """Use memory in that shape until the time is over, SIGTERM or SIGINT; return bytes taken.
 

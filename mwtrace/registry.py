@@ -13,7 +13,7 @@ from typing import Optional
 from mwtrace.aggregator import Aggregator, Unnamed
 from mwtrace.errors import ProcessGone, ProcessUnreadable
 from mwtrace.host.services import ServiceNames
-from mwtrace.model import ProcessId, Service, ServiceKind, SubjectId
+from mwtrace.model import ProcessId, Service, SubjectId
 
 
 class Registry:
@@ -34,7 +34,6 @@ class Registry:
         self._services_max = services_max
         self._free = list(range(services_max - 1, 0, -1))
         self._gone_since_s: dict[int, float] = {}
-        self.unnameable_total = 0  # processes that could not be looked at when they were named
 
     def subject(self, service_id: int) -> Optional[SubjectId]:
         """Return who has that id, or None if nobody has."""
@@ -52,11 +51,8 @@ class Registry:
             self._names.forget(process)  # it may run another program, or sit in another cgroup
             try:
                 service = self._names.name(process, asked.comm)
-            except ProcessGone:
-                continue
-            except ProcessUnreadable:
-                self.unnameable_total += 1
-                service = Service("unknown", ServiceKind.UNKNOWN)
+            except (ProcessGone, ProcessUnreadable):
+                continue  # ended, or we are out of descriptors: it is asked for again next tick
             try:
                 self._aggregator.name(process, self._id(service, process))
             except ProcessGone:

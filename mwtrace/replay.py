@@ -68,5 +68,8 @@ def replay(path: Path, thresholds: Thresholds, limits: Limits) -> Iterator[Verdi
         table = aggregator.tick(time_s + offset_s, records=records)
         for unnamed in table.unnamed:
             aggregator.name(unnamed.process, 1)
-        for change in verdicts.update(table, boot_offset_s=-BEGIN_S):
-            yield change
+        yield from verdicts.update(table, boot_offset_s=-BEGIN_S)
+
+
+def _no_recording(path: Path, line: int, why: str) -> ConfigError:
+    return ConfigError(f"cannot judge {path}: line {line}: {why}", "See docs/verdicts.md.")

@@ -75,7 +75,12 @@ class ProcSource:
     """stat and status of every process on each tick; what ends or execs in between is not seen."""
 
     def __init__(
-        self, host: Host, aggregator: Aggregator, processes_max: int, why: str, wake: threading.Event
+        self,
+        host: Host,
+        aggregator: Aggregator,
+        processes_max: int,
+        why: str,
+        wake: threading.Event,
     ) -> None:
         self.words = f"/proc ({why})"
         self._aggregator = aggregator

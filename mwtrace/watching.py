@@ -22,7 +22,7 @@ from mwtrace.tell.lines import json_line, summary
 from mwtrace.tell.table import render
 from mwtrace.tell.terminal import Screen, detect_style, refusal
 
-# Two looks make a picture: a process is named when it has been seen twice.
+# Three looks make a picture: a process is named when it has been seen twice, and shown then.
 _ONCE_INTERVAL_S = 0.2
 
 
@@ -43,9 +43,11 @@ def watch(
         try:
             host.stat(pid)
         except ProcessGone as error:
-            raise ConfigError(f"cannot watch process {pid}: there is none", "ps -e lists them.") from error
+            raise ConfigError(
+                f"cannot watch process {pid}: there is none", "ps -e lists them."
+            ) from error
     if once:
-        settings = replace(settings, interval_s=_ONCE_INTERVAL_S, duration_s=_ONCE_INTERVAL_S)
+        settings = replace(settings, interval_s=_ONCE_INTERVAL_S, duration_s=2 * _ONCE_INTERVAL_S)
     is_wanted = wanted(services)
     style = detect_style(sys.stdout, os.environ)
     with ExitStack() as undo:
@@ -83,7 +85,8 @@ def _stopper(daemon: Daemon) -> Callable[[int, Optional[FrameType]], None]:
 def _greeting(daemon: Daemon) -> str:
     blind = "".join(f"; cannot see {words}" for words in daemon.source.blind())
     return (
-        f"mwtrace: watching through {daemon.source.words}, every {daemon.settings.interval_s:g} s{blind}. "
+        f"mwtrace: watching through {daemon.source.words}, "
+        f"every {daemon.settings.interval_s:g} s{blind}. "
         "Growing and leaking services follow; Ctrl-C ends with a summary."
     )
 
@@ -92,7 +95,9 @@ def _show_once(daemon: Daemon, is_wanted: Wanted, as_json: bool) -> None:
     if as_json:
         for standing in daemon.verdicts.standings.values():
             if is_wanted(standing.subject.id):
-                told = VerdictChange(standing.subject.time_s, standing.subject, None, standing.judgement)
+                told = VerdictChange(
+                    standing.subject.time_s, standing.subject, None, standing.judgement
+                )
                 print(json_line(told, anchor()))
         return
     size = shutil.get_terminal_size()

@@ -9,8 +9,9 @@ A history that began anew (restart, exec) is another subject and has no memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Optional, Sequence
+from typing import Optional
 
 from mwtrace.judge.trend import Thresholds, Trend, trend
 from mwtrace.model import Judgement, Limit, Subject, Verdict

@@ -26,8 +26,8 @@ from mwtrace.tell.units import (
 SCHEMA_VERSION = 1
 
 
-def text_line(change: VerdictChange, anchor: WallAnchor, unicode: bool = True) -> str:
-    """One line that begins with what is wrong and ends with when it was said.
+def text_line(change: VerdictChange, anchor: WallAnchor | None, unicode: bool = True) -> str:
+    """One line that begins with what is wrong and ends with when it was said, if that is known.
 
     ``LEAKING orders.service (pid 4711): +1.02 MiB/s [0.98, 1.05] for 3 min, ...``
     """
@@ -36,10 +36,10 @@ def text_line(change: VerdictChange, anchor: WallAnchor, unicode: bool = True) -
     facts.append(f"{format_bytes(change.subject.private_bytes)} private{_grown(judgement)}")
     if judgement.verdict >= Verdict.GROWING:
         facts.append(_fate(judgement, unicode))
-    told = iso_utc(anchor.unix(change.time_s)) or "?"
     who = _who(change.subject, unicode)
     conclusion = _conclusion(judgement, unicode)
-    return f"{judgement.verdict.words.upper()} {who}: {', '.join(facts)}{conclusion} [{told}]"
+    line = f"{judgement.verdict.words.upper()} {who}: {', '.join(facts)}{conclusion}"
+    return f"{line} [{iso_utc(anchor.unix(change.time_s)) or '?'}]" if anchor else line
 
 
 def json_object(change: VerdictChange, anchor: WallAnchor) -> dict[str, Any]:

@@ -115,15 +115,19 @@ def bench_daemon(processes: int, minutes: float) -> None:
         used_s, lasted_s = cpu_s(daemon.pid) - (start_cpu_s or 0), now_s - start_s
         daemon.send_signal(signal.SIGINT)
         daemon.wait()
-    print(f"daemon    {processes} processes, {minutes:g} min: {100 * used_s / lasted_s:.2f}% of one core"
-          f" (bar: 0.5); start-up {start_cpu_s:.2f} s CPU")
+    print(
+        f"daemon    {processes} processes, {minutes:g} min: "
+        f"{100 * used_s / lasted_s:.2f}% of one core (bar: 0.5); start-up {start_cpu_s:.2f} s CPU"
+    )
     newest = samples[-60:]
     ret = ffi.new("struct mw_fit *")
     lib.mw_fit_compute([t for t, _ in newest], [b for _, b in newest], len(newest), ret)
     low, high = ret.theil_sen_low_bytes_per_second, ret.theil_sen_high_bytes_per_second
     flat = "not significant" if low <= 0 <= high else "SIGNIFICANT"
-    print(f"memory    RSS {max(b for _, b in samples) / MIB:.1f} MiB at most (bar: 40); "
-          f"slope {ret.theil_sen_bytes_per_second:.0f} [{low:.0f}, {high:.0f}] B/s, {flat}")
+    print(
+        f"memory    RSS {max(b for _, b in samples) / MIB:.1f} MiB at most (bar: 40); "
+        f"slope {ret.theil_sen_bytes_per_second:.0f} [{low:.0f}, {high:.0f}] B/s, {flat}"
+    )
 
 
 DELAYS = [  # shape, rate, bar in seconds (None: must never be called leaking)
@@ -155,7 +159,9 @@ def bench_delay(minutes: float) -> None:
     pids = [str(child.pid) for *_, child in demos]
     watch = subprocess.Popen(
         [*MWTRACE, "--pid", *pids, "--json", "--duration", f"{60 * minutes:.0f}s"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     called: dict[int, tuple[float, float]] = {}
     for line in watch.stdout or ():

@@ -118,21 +118,6 @@ def test_what_is_steady_holds_no_more_than_its_bound():
     assert count_sessions() - before == held
 
 
-@pytest.mark.parametrize(
-    ("words", "rate"),
-    [("100K", 102_400), ("1M", MIB), ("1.5m", 1.5 * MIB), ("2G", 2048 * MIB), ("7", 7)],
-)
-def test_rates_are_read(words, rate):
-    assert demo.parse_rate(words) == rate
-
-
-@pytest.mark.parametrize("words", ["", "M", "-1M", "0", "nan", "inf", "1e999", "1X", "1\x1b[2J"])
-def test_what_is_no_rate_is_refused(words):
-    with pytest.raises(ConfigError) as caught:
-        demo.parse_rate(words)
-    assert str(caught.value).isprintable()
-
-
 def test_an_unknown_shape_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError) as caught:
         demo.run("leak\x1b", 1.0, 0.0)
