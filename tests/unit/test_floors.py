@@ -15,6 +15,7 @@ PACKAGE = ROOT / "mwtrace"
 FLOOR = {
     "errors": 0,
     "model": 0,
+    "demo": 1,
     "capi": 1,
     "judge": 1,
     "host": 2,
