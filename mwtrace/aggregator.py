@@ -158,7 +158,10 @@ class Aggregator:
         self._bytes = ffi.new("double[]", lib.MW_LEVEL_SAMPLES)
 
     def tick(
-        self, time_s: float, iterator_fd: int = lib.MW_NO_ITERATOR, records: RecordBuffer | None = None
+        self,
+        time_s: float,
+        iterator_fd: int = lib.MW_NO_ITERATOR,
+        records: RecordBuffer | None = None,
     ) -> Table:
         """Read all processes and return what is to be known of them.
 

@@ -346,10 +346,27 @@ def levels_of(row: dict) -> tuple[tuple[Fit, ...], ...]:
         values = ffi.new("double[]", [float(pages * PAGE_BYTES) for _, pages in samples])
         fits = ffi.new("struct mw_fit[]", lib.MW_FIT_WINDOWS)
         assert lib.mw_fit_level(times_s, values, len(samples), fits) == 0
-        shown.append(tuple(_fit(fit) for fit in fits if fit.sample_count))
+        shown.append(tuple(_fit(fit, row["history"]) for fit in fits if fit.sample_count))
     return tuple(shown)
 
 
-def _fit(fit: CData) -> Fit:
+def _fit(fit: CData, history: History) -> Fit:
     values = {name: getattr(fit, name) for name in Fit._fields}
-    return Fit(**{**values, "rise_bytes": tuple(values["rise_bytes"])})
+    values["rise_bytes"] = tuple(fit.rise_bytes)
+    values["earlier_peak_bytes"] = _earlier_peak_bytes(fit, history)
+    return Fit(**values)
+
+
+def _earlier_peak_bytes(fit: CData, history: History) -> float:
+    """Say how high the subject was before the window, its first minute and level 0 left out."""
+    from_s = history.first_time_ns / NS_PER_S + 60
+    peaks = [0.0]
+    for level in LEVELS[1:]:
+        width_s = history.clock.bucket_ns[level] / NS_PER_S
+        hidden = width_s * max(0.0, fit.theil_sen_bytes_per_second)
+        hidden = min(hidden, 0.8 * max(0.0, fit.envelope_growth_bytes))
+        for time_ns, pages in history.samples(level):
+            time_s = time_ns / NS_PER_S
+            if from_s <= time_s and time_s + width_s <= fit.first_time_s:
+                peaks.append(float(pages * PAGE_BYTES) + hidden)
+    return max(peaks)

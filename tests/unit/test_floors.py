@@ -15,8 +15,8 @@ PACKAGE = ROOT / "mwtrace"
 FLOOR = {
     "errors": 0,
     "model": 0,
-    "demo": 1,
     "capi": 1,
+    "demo": 1,
     "judge": 1,
     "host": 2,
     "probes": 2,
@@ -24,15 +24,14 @@ FLOOR = {
     "registry": 3,
     "sources": 3,
     "verdicts": 3,
-    "demo": 1,
-    "trials": 4,
     "tell": 3,
     "daemon": 4,
     "replay": 4,
+    "trials": 4,
     "console": 5,
-    "watching": 5,
-    "cli": 6,
-    "__main__": 7,
+    "watching": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 # Rooms that may know less than their floor allows.
 ONLY = {"judge": {"model"}, "model": set(), "errors": set()}
