@@ -76,6 +76,10 @@ def _streamlit(words: Sequence[str]) -> str:
     return ""
 
 
+def _demonstration(words: Sequence[str]) -> str:
+    return " ".join(words[:2]) if words and words[0] == "demo" else ""
+
+
 _MANNERS: dict[str, Callable[[Sequence[str]], str]] = {
     **dict.fromkeys(("gunicorn", "uvicorn", "hypercorn", "daphne", "granian"), _served),
     **dict.fromkeys(("waitress-serve", "waitress"), _served),
@@ -84,8 +88,11 @@ _MANNERS: dict[str, Callable[[Sequence[str]], str]] = {
     "uwsgi": _uwsgi,
     "dramatiq": _module,
     "streamlit": _streamlit,
+    "mwtrace": _demonstration,
     **dict.fromkeys(("airflow", "rq", "huey_consumer", "huey_consumer.py"), _verb),
 }
+
+_SERVES_NO_MODULE = frozenset(("mwtrace",))
 
 
 def is_application(program: str) -> bool:
@@ -99,4 +106,6 @@ def application_name(program: str, words: Sequence[str], folder: str) -> str:
     half of all services call it app: so the folder belongs to the name.
     """
     served = _MANNERS[program](words)
+    if program in _SERVES_NO_MODULE:
+        folder = ""
     return " ".join(filter(None, (program, served, f"({folder})" if folder else "")))

@@ -103,7 +103,7 @@ def doubt(fit: Fit, private_bytes: int, thresholds: Thresholds) -> Optional[str]
     if growth < max(thresholds.leak_bytes, thresholds.leak_ratio * private_bytes):
         return "it has grown by little"
     if fit.span_s < thresholds.needed_s(fit.theil_sen_bytes_per_second):
-        return "growth this slow has to be watched for longer"
+        return "growth at this speed has to be watched for longer"
     if fit.earlier_peak_bytes > fit.last_bytes:
         return "it has been as large before"
     return None
