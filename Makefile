@@ -52,6 +52,7 @@ asan: venv ## unit tests with AddressSanitizer and UBSan under the extension
 		$(BIN)/pytest -m 'not kernel and not slow' -p no:cacheprovider
 
 bench-watch: build ## what a tick over thousands of processes costs (root)
+	$(BIN)/python tests/bench/series.py
 	$(BIN)/python tests/bench/watch.py
 
 clean: ## remove everything that was built, and .venv

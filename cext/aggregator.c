@@ -124,7 +124,10 @@ static struct mw_process *begin_process(struct mw_aggregator *aggregator, const 
 	return process;
 }
 
-static void offer_for_naming(struct mw_aggregator *aggregator, const struct mw_process_record *record)
+/* Once: else those that Python does not care for would take the others' turn in
+ * every tick. */
+static void offer_for_naming(struct mw_aggregator *aggregator, struct mw_process *process,
+			     const struct mw_process_record *record)
 {
 	struct mw_unnamed *unnamed;
 
@@ -138,6 +141,7 @@ static void offer_for_naming(struct mw_aggregator *aggregator, const struct mw_p
 	unnamed->pid = record->pid;
 	unnamed->parent_pid = record->parent_pid;
 	memcpy(unnamed->comm, record->comm, sizeof(unnamed->comm));
+	process->flags &= ~(uint32_t)MW_PROCESS_UNNAMED;
 }
 
 /* Where the CPUs' parts are not summed, a counter may be negative for a while:
@@ -176,7 +180,7 @@ static void take_record(struct mw_aggregator *aggregator, const struct mw_proces
 			process->flags |= MW_PROCESS_UNNAMED;
 		process->cgroup_id = record->cgroup_id;
 		if (process->flags & MW_PROCESS_UNNAMED)
-			offer_for_naming(aggregator, record);
+			offer_for_naming(aggregator, process, record);
 	}
 	process->anon_pages = pages_of(record->anon_pages);
 	process->file_pages = pages_of(record->file_pages);
@@ -231,14 +235,14 @@ static void take_sample(struct mw_aggregator *aggregator, struct mw_process *pro
 }
 
 /* The walk over all processes that ends a tick. */
-static void settle_processes(struct mw_aggregator *aggregator, int is_complete)
+static void settle_processes(struct mw_aggregator *aggregator, int is_whole)
 {
 	struct mw_process *process = NULL;
 
 	while ((process = mw_processes_next(aggregator->processes, process))) {
 		if (process->seen_tick == aggregator->tick) {
 			take_sample(aggregator, process);
-		} else if (is_complete) {
+		} else if (is_whole) {
 			end_process(aggregator, process);
 			continue;
 		}
@@ -366,13 +370,9 @@ int mw_aggregator_name(struct mw_aggregator *aggregator, uint32_t pid, uint64_t 
 		return -ESRCH;
 	error = mw_services_join(aggregator->services, service_id, process);
 	if (error == -ENOSPC) {
-		/* Not asked for again until it changes: else those beyond the
-		 * bound would take others' turn in every tick. */
 		mw_services_leave(aggregator->services, process);
 		aggregator->counters.services_untracked_total++;
 	}
-	if (error != -ENOMEM)
-		process->flags &= ~(uint32_t)MW_PROCESS_UNNAMED;
 	return error;
 }
 

@@ -142,12 +142,13 @@ int mw_aggregator_tick(struct mw_aggregator *aggregator, uint64_t time_ns, int i
 void mw_aggregator_on_event(struct mw_aggregator *aggregator, const void *data, uint64_t size_bytes);
 
 /* Say which service a process belongs to; 0 < service_id < services_max.  A
- * process is handed out for naming by the second tick that sees it, and again
- * after it ran another program or changed its cgroup; until then it stays with
- * the service it had.
+ * process is handed out for naming once: by the second tick that sees it, or a
+ * later one if more wait than unnamed_max; and again after it ran another
+ * program or changed its cgroup.  It stays with the service it had until it is
+ * named.  So whoever is not to be watched need not be named.
  *
  * Return 0, -EINVAL for id 0, -ESRCH if that process is gone, -ENOMEM, or
- * -ENOSPC beyond services_max: it is then without a service until it changes. */
+ * -ENOSPC beyond services_max: it is then without a service. */
 int mw_aggregator_name(struct mw_aggregator *aggregator, uint32_t pid, uint64_t start_time_ns, uint32_t service_id);
 
 /* Forget a service, so that its id can be given again.  Return 0, or -EBUSY if

@@ -151,7 +151,7 @@ static void end_service(struct mw_service *service)
 }
 
 void mw_services_end_tick(struct mw_services *services, const struct mw_clock *clock, uint64_t screen_pages,
-			  int is_complete)
+			  int is_whole)
 {
 	for (uint32_t id = 1; id < services->used_end; id++) {
 		struct mw_service *service = &services->services[id];
@@ -163,7 +163,7 @@ void mw_services_end_tick(struct mw_services *services, const struct mw_clock *c
 			end_service(service);
 			continue;
 		}
-		if (is_complete)
+		if (is_whole)
 			mw_history_add(service->subject.history, clock, service->anon_pages + service->swap_pages);
 		service->first_time_ns = mw_history_first_time_ns(service->subject.history);
 		mw_subject_screen(&service->subject, clock, screen_pages);

@@ -57,11 +57,11 @@ int mw_services_join(struct mw_services *services, uint32_t service_id, struct m
 void mw_services_leave(struct mw_services *services, struct mw_process *process);
 
 /* Add up one tick: zero the sums, add each process, then let each service take
- * its sample (unless the tick is known to be incomplete) and see who is gone. */
+ * its sample (unless records are missing) and see who is gone. */
 void mw_services_begin_tick(struct mw_services *services);
 void mw_services_add(struct mw_services *services, const struct mw_process *process);
 void mw_services_end_tick(struct mw_services *services, const struct mw_clock *clock, uint64_t screen_pages,
-			  int is_complete);
+			  int is_whole);
 
 /* Return 0, or -EBUSY if it has a process. */
 int mw_services_forget(struct mw_services *services, uint32_t service_id);

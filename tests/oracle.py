@@ -121,10 +121,13 @@ class Aggregator:
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.arriving: list[dict] = []
 
-    def tick(self, time_ns: int, records: list[dict], is_complete: bool = True) -> dict:
+    def tick(
+        self, time_ns: int, records: list[dict], is_iterator_broken: bool, is_whole: bool
+    ) -> dict:
         self.clock.advance(time_ns)
         self.counters["ticks_total"] += 1
-        self.counters["iterator_errors_total"] += not is_complete
+        self.counters["iterator_errors_total"] += is_iterator_broken
+        is_whole = is_whole and not is_iterator_broken
         offered: list[dict] = []
         for record in records:
             self._take(record, offered)
@@ -133,10 +136,10 @@ class Aggregator:
                 process.history.add(process.private_pages)
                 process.was_told = process.was_told and not process.is_cleared
                 process.is_cleared, process.has_execed = process.has_execed, False
-            elif is_complete:
+            elif is_whole:
                 self._end(process)
         for service_id, service in list(self.services.items()):
-            self._settle_service(service_id, service, is_complete)
+            self._settle_service(service_id, service, is_whole)
         rows = self._rows()
         incidents, self.arriving = self.arriving, []
         self.counters["naming_deferred_total"] += len(offered[self.limits.unnamed_max :])
@@ -174,6 +177,7 @@ class Aggregator:
             if process.is_unnamed:
                 names = ("pid", "start_time_ns", "cgroup_id", "parent_pid", "comm")
                 offered.append({name: record[name] for name in names})
+                process.is_unnamed = len(offered) > self.limits.unnamed_max
         for kind in ("anon", "file", "shmem", "swap"):
             process.pages[kind] = min(max(0, record[f"{kind}_pages"]), PAGES_MAX)
         process.pages["total_vm"] = record["total_vm_pages"]
@@ -186,7 +190,7 @@ class Aggregator:
     def _members(self, service_id: int) -> list[Process]:
         return [p for p in self.processes.values() if p.service_id == service_id]
 
-    def _settle_service(self, service_id: int, service: Service, is_complete: bool) -> None:
+    def _settle_service(self, service_id: int, service: Service, is_whole: bool) -> None:
         members = self._members(service_id)
         if service.is_gone and not members:
             del self.services[service_id]
@@ -194,7 +198,7 @@ class Aggregator:
             service.is_gone = True
             service.first_time_ns = service.history.first_time_ns
             service.births = 0
-        elif is_complete:
+        elif is_whole:
             service.history.add(sum(process.private_pages for process in members))
 
     def _levels(self, history: History) -> list[int]:
@@ -315,7 +319,6 @@ class Aggregator:
         process = self._find(pid, start_time_ns)
         if process is None:
             return "gone"
-        process.is_unnamed = False
         if service_id >= self.limits.services_max:
             self.counters["services_untracked_total"] += 1
             process.service_id = 0

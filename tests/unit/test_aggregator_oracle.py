@@ -69,7 +69,7 @@ class World:
         if self.records and self.chance.random() < 0.05:
             del self.records[self.chance.choice(list(self.records))]
         if self.chance.random() < 0.004:  # all of a service restart at once
-            for pid in [r["pid"] for r in self.records.values() if r["cgroup_id"] == 1]:
+            for pid in [pid for pid in self.records if pid % 3 == 0]:
                 del self.records[pid]
         if self.chance.random() < 0.01:
             for _ in range(10):
@@ -92,16 +92,20 @@ class Pair:
     """The aggregator and its oracle, told the same."""
 
     def __init__(self) -> None:
+        self.unnamed: list[ProcessId] = []
         self.c = Aggregator(LIMITS)
         self.oracle = oracle.Aggregator(LIMITS)
 
-    def tick(self, time_s: float, records: list[dict], broken_fd: int) -> list[Row]:
+    def tick(self, time_s: float, records: list[dict], iterator_fd: int) -> list[Row]:
         buffer = RecordBuffer(64)
         for record in records:
             buffer.append(**record)
-        table = self.c.tick(time_s, broken_fd, buffer)
-        expected = self.oracle.tick(round(time_s * 1e9), records, is_complete=broken_fd < 0)
-        assert (table.iterator_errno != 0) == (broken_fd >= 0)
+        table = self.c.tick(time_s, iterator_fd, buffer)
+        is_broken = iterator_fd >= 0
+        is_whole = iterator_fd != lib.MW_RECORDS_PARTIAL
+        expected = self.oracle.tick(round(time_s * 1e9), records, is_broken, is_whole)
+        self.unnamed = [unnamed.process for unnamed in table.unnamed]
+        assert (table.iterator_errno != 0) == is_broken
         assert [u.process + u[1:] for u in table.unnamed] == [
             tuple(u[name] for name in ("pid", "start_time_ns", "parent_pid", "cgroup_id", "comm"))
             for u in expected["unnamed"]
@@ -183,7 +187,7 @@ def live(pair: Pair, chance: random.Random, broken_fd: int) -> list[Row]:
     world = World(chance)
     shown: list[Row] = []
     time_s = 100.0
-    for _ in range(250):
+    for _ in range(200):
         world.live()
         for _ in range(chance.choice([0, 0, 0, 0, 0, 0, 1, 2, 5])):
             known = [(p.pid, p.start_time_ns) for p in pair.oracle.processes.values()]
@@ -194,14 +198,15 @@ def live(pair: Pair, chance: random.Random, broken_fd: int) -> list[Row]:
                 if kind == lib.MW_EVENT_EXIT:
                     world.records.pop(pid, None)
         time_s += chance.choice([4.5, 5.0, 5.0, 5.0, 5.5, 12.0])
-        fd = broken_fd if chance.random() < 0.05 else -1
+        usual = [lib.MW_NO_ITERATOR] * 30
+        fd = chance.choice([*usual, lib.MW_RECORDS_PARTIAL, broken_fd])
         rows = pair.tick(time_s, world.shown(), fd)
         shown += rows
         if chance.random() < 0.8:
-            for process in [p for p in pair.oracle.processes.values() if p.is_unnamed]:
+            for process in pair.unnamed:
                 is_usual = chance.random() < 0.9
-                service_id = process.cgroup_id if is_usual else chance.randrange(1, 8)
-                pair.name(ProcessId(process.pid, process.start_time_ns), service_id)
+                service_id = process.pid % 3 + 1 if is_usual else chance.randrange(1, 8)
+                pair.name(process, service_id)
         elif chance.random() < 0.3:
             pair.name(ProcessId(17, 1), 1)
             pair.forget(chance.randrange(1, 5))
