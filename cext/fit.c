@@ -90,7 +90,9 @@ static double autocorrelation_inflation(const double *residuals, uint32_t count)
 		if (i)
 			covariance += (residuals[i] - mean) * (residuals[i - 1] - mean);
 	}
-	double r = variance > 0 ? covariance / variance : 0;
+	/* What an exact line leaves over is rounding, and rounding resembles its
+	 * neighbours; values are whole bytes. */
+	double r = variance > count ? covariance / variance : 0;
 	r = fmin(fmax(r, 0), 0.9);
 	return (1 + r) / (1 - r);
 }

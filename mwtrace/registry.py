@@ -48,7 +48,6 @@ class Registry:
             process = asked.process
             if self._pids and process.pid not in self._pids:
                 continue
-            self._names.forget(process)  # it may run another program, or sit in another cgroup
             try:
                 service = self._names.name(process, asked.comm)
             except (ProcessGone, ProcessUnreadable):
@@ -56,7 +55,7 @@ class Registry:
             try:
                 self._aggregator.name(process, self._id(service, process))
             except ProcessGone:
-                self._names.forget(process)
+                continue
 
     def forget(self, gone_ids: Iterable[int], time_s: float, keep_s: float) -> list[int]:
         """Note services without a process; return the ids taken back after keep_s of that."""

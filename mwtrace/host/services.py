@@ -8,8 +8,6 @@ is said in commands.py. It keeps no memory samples and judges nothing.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Collection
 from typing import Callable, NamedTuple
 
 from mwtrace.errors import ProcessError, ProcessGone, ProcessUnreadable, Unreadable
@@ -20,7 +18,6 @@ from mwtrace.host.containers import ContainerNames
 from mwtrace.host.procfs import Host, unreadable
 from mwtrace.model import ProcessId, Service, ServiceKind
 
-SERVICES_KEPT_MAX = 65_536
 _ANCESTORS_MAX = 8
 
 _SHORT_ID_CHARACTERS = 12
@@ -186,34 +183,12 @@ def _if_permitted(read: Callable[[int], str], pid: int) -> str:
 
 
 class ServiceNames:
-    """Remembers the service of each process, at most processes_max of them."""
+    """Names processes of one host. Remembers none: the aggregator asks once for each."""
 
-    def __init__(self, host: Host, processes_max: int = SERVICES_KEPT_MAX) -> None:
+    def __init__(self, host: Host) -> None:
         self._host = host
         self._containers = ContainerNames(host)
-        self._services: OrderedDict[ProcessId, Service] = OrderedDict()
-        self._processes_max = processes_max
-        self.evicted_total = 0  # forgotten for want of room while perhaps alive
-
-    def __len__(self) -> int:
-        return len(self._services)
 
     def name(self, process: ProcessId, comm: bytes = b"") -> Service:
-        """Return the service of a process, as name_service() does, and remember it."""
-        service = self._services.get(process)
-        if service is None:
-            service = name_service(self._host, process, self._containers, comm)
-            while len(self._services) >= self._processes_max:
-                self._services.popitem(last=False)
-                self.evicted_total += 1
-            self._services[process] = service
-        return service
-
-    def forget(self, process: ProcessId) -> None:
-        """Forget one that ended or runs another program from now on."""
-        self._services.pop(process, None)
-
-    def retain(self, alive: Collection[ProcessId]) -> None:
-        """Forget all but these."""
-        for process in [process for process in self._services if process not in alive]:
-            del self._services[process]
+        """Return the service of a process, as name_service() does."""
+        return name_service(self._host, process, self._containers, comm)

@@ -174,7 +174,7 @@ def test_one_that_is_gone_or_was_replaced_is_unknown_by_its_short_name(fake_proc
     assert replaced == Service("unknown", ServiceKind.UNKNOWN)
 
 
-def test_want_of_descriptors_is_raised_and_not_remembered(fake_proc):
+def test_want_of_descriptors_is_raised(fake_proc):
     fake_proc.add(100, cmdline=b"/usr/bin/true\0")
     program = """
 import os, resource, sys
@@ -199,22 +199,6 @@ print(reason, names.name(process).name)
     # Imports need descriptors, so all of them are done before the limit falls.
     output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert output.stdout.split() == ["descriptors", "true"], output.stderr
-
-
-def test_names_are_remembered_forgotten_and_bounded(fake_proc):
-    for pid in range(100, 105):
-        fake_proc.add(pid, cmdline=b"/usr/bin/true\0")
-    processes = [fake_proc.host.process_id(pid) for pid in range(100, 105)]
-    names = ServiceNames(fake_proc.host, processes_max=3)
-    for process in processes:
-        names.name(process)
-    assert (len(names), names.evicted_total) == (3, 2)
-    fake_proc.add(104, cmdline=b"/usr/bin/false\0")
-    assert names.name(processes[4]).name == "true"
-    names.forget(processes[4])
-    assert names.name(processes[4]).name == "false"
-    names.retain({processes[3]})
-    assert len(names) == 1
 
 
 def test_a_long_name_is_cut_and_still_its_own():
