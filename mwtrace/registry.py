@@ -34,6 +34,7 @@ class Registry:
         self._services_max = services_max
         self._free = list(range(services_max - 1, 0, -1))
         self._gone_since_s: dict[int, float] = {}
+        self._waiting: list[Unnamed] = []  # at most one of each process that is alive
 
     def subject(self, service_id: int) -> Optional[SubjectId]:
         """Return who has that id, or None if nobody has."""
@@ -44,18 +45,20 @@ class Registry:
 
     def name(self, unnamed: Iterable[Unnamed]) -> None:
         """Give each of these processes its service."""
-        for asked in unnamed:
+        asked_for = [*self._waiting, *unnamed]
+        self._waiting = []
+        for asked in asked_for:
             process = asked.process
             if self._pids and process.pid not in self._pids:
                 continue
             try:
                 service = self._names.name(process, asked.comm)
-            except (ProcessGone, ProcessUnreadable):
-                continue  # ended, or we are out of descriptors: it is asked for again next tick
-            try:
                 self._aggregator.name(process, self._id(service, process))
             except ProcessGone:
                 continue
+            except ProcessUnreadable:
+                # Out of descriptors, which passes. The aggregator asks once only.
+                self._waiting.append(asked)
 
     def forget(self, gone_ids: Iterable[int], time_s: float, keep_s: float) -> list[int]:
         """Note services without a process; return the ids taken back after keep_s of that."""
