@@ -18,6 +18,7 @@
 #define MAP(name) ((void *)bpf_pseudo_fd(1, MAP_FD_##name))
 #define MAP_ARRAY(name, map_type, value_type, entries)
 #define MAP_RING(name, bytes)
+#define MAP_HASH(name, map_type, key_type, value_type, entries)
 #define LICENSE_GPL
 #define STORE_EVENTS_ABI /* compiled from the header that the loader holds */
 
@@ -34,6 +35,14 @@
 		__uint(type, map_type);                                                                                \
 		__uint(max_entries, entries);                                                                          \
 		__type(key, uint32_t);                                                                                 \
+		__type(value, value_type);                                                                             \
+	} name SEC(".maps")
+
+#define MAP_HASH(name, map_type, key_type, value_type, entries)                                                        \
+	struct {                                                                                                       \
+		__uint(type, map_type);                                                                                \
+		__uint(max_entries, entries);                                                                          \
+		__type(key, key_type);                                                                                 \
 		__type(value, value_type);                                                                             \
 	} name SEC(".maps")
 

@@ -67,9 +67,8 @@ struct mw_block_event {
 	uint32_t pid;
 	uint64_t time_ns; /* CLOCK_MONOTONIC */
 	uint64_t address;
-	uint64_t size_bytes; /* as asked for; 0 for MW_BLOCK_FREE */
-	uint64_t
-	    weight_bytes; /* what it stands for; a sum over events is unbiased. Blocks: weight_bytes / size_bytes */
+	uint64_t size_bytes;   /* as asked for; 0 for MW_BLOCK_FREE */
+	uint64_t weight_bytes; /* what it stands for: sums are unbiased; it is weight / max(size, 1) blocks */
 	uint64_t native_stack; /* names a mw_stack_event, 0: none */
 	uint64_t python_stack; /* the same; 0: none (no interpreter, no Python thread, or not readable) */
 	uint32_t tid;
@@ -150,7 +149,7 @@ enum mw_target_flag {
 
 /* One traced process: map `targets`, key pid. */
 struct mw_target {
-	uint64_t interval_bytes;  /* mean distance of samples, below 2^48; 0: every block */
+	uint64_t interval_bytes;  /* mean distance of samples, below 2^38; 0: every block */
 	uint32_t interval_faults; /* growth sampling: one of so many page faults; 0: none */
 	uint32_t interval_maps;	  /* growth sampling: one of so many mmaps; 0: none */
 	uint32_t slot;		  /* of map `target_counts`: below MW_TARGETS_MAX, its own */
@@ -213,8 +212,7 @@ struct mw_target_counts {
 	uint64_t unreadable_total;     /* Python stacks cut short by memory that could not be read */
 	uint64_t scratchless_total;    /* events without stacks: more than three programs at once on a CPU */
 	int64_t until_sample_bytes;    /* the sampler's countdown: no count */
-	uint64_t until_growth;	       /* countdowns of growth sampling: no counts */
-	uint64_t until_map;
+	uint64_t reserved[2];
 };
 
 #ifndef MW_CDEF

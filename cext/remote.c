@@ -1,10 +1,12 @@
-#define _GNU_SOURCE
-
-#include "remote.h"
+/* remote.c - process_vm_readv, with its partial reads made plain.
+ *
+ * Must not know what is read. */
 
 #include <errno.h>
 #include <string.h>
 #include <sys/uio.h>
+
+#include "remote.h"
 
 enum {
 	/* The kernel stops a read at the first bad page of an iovec, and at
