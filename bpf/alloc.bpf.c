@@ -57,19 +57,28 @@ static __always_inline struct probe probe_here(void *ctx)
 	return probe;
 }
 
+/* Both are read before one is chosen: the compiler would choose between their
+ * addresses, and the verifier allows only fixed offsets into the registers. */
+static __always_inline uint64_t chosen(struct probe probe, uint64_t in_place, uint64_t shifted)
+{
+	barrier_var(in_place);
+	barrier_var(shifted);
+	return probe.argument_shift ? shifted : in_place;
+}
+
 static __always_inline uint64_t argument1(struct pt_regs *ctx, struct probe probe)
 {
-	return probe.argument_shift ? PT_REGS_PARM2(ctx) : PT_REGS_PARM1(ctx);
+	return chosen(probe, PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx));
 }
 
 static __always_inline uint64_t argument2(struct pt_regs *ctx, struct probe probe)
 {
-	return probe.argument_shift ? PT_REGS_PARM3(ctx) : PT_REGS_PARM2(ctx);
+	return chosen(probe, PT_REGS_PARM2(ctx), PT_REGS_PARM3(ctx));
 }
 
 static __always_inline uint64_t argument3(struct pt_regs *ctx, struct probe probe)
 {
-	return probe.argument_shift ? PT_REGS_PARM4(ctx) : PT_REGS_PARM3(ctx);
+	return chosen(probe, PT_REGS_PARM3(ctx), PT_REGS_PARM4(ctx));
 }
 
 /* count * size, or false: no allocator can give so much.  By halves, since the
