@@ -122,12 +122,25 @@ static __always_inline bool is_realloc(struct probe probe)
 	return probe.call == MW_CALL_REALLOC || probe.call == MW_CALL_REALLOCARRAY;
 }
 
-/* Where entry and return need more than the 8 bytes that the kernel carries
- * from one to the other. */
-static __always_inline bool needs_call(struct hit *hit, struct probe probe, enum attach attach)
+/* Where a call is kept between entry and return.  In the lowest layer, where
+ * nothing nests, the 8 bytes do that the kernel carries for a session. */
+static __always_inline bool is_kept(struct probe probe, enum attach attach)
 {
-	return attach == ATTACH_PAIR || hit->target->flags & MW_TARGET_LAYERED || is_realloc(probe) ||
-	       probe.call == MW_CALL_POSIX_MEMALIGN;
+	return attach == ATTACH_PAIR || probe.layer || is_realloc(probe) || probe.call == MW_CALL_POSIX_MEMALIGN;
+}
+
+/* Is this call part of one that is charged already?  If not, whatever the thread
+ * was in is over. */
+static __always_inline bool is_inside(struct hit *hit, struct probe probe, struct call *call, uint64_t stack_pointer)
+{
+	if (!call || !call->stack_pointer)
+		return false;
+	if (hit->target->flags & MW_TARGET_LAYERED && is_nested(call, probe.layer, stack_pointer)) {
+		COUNT(hit, nested_total);
+		return true;
+	}
+	call_forget(hit, call);
+	return false;
 }
 
 /* Is a free of the block at address to be told?  In sampled mode the block
@@ -150,6 +163,7 @@ static __always_inline int block_entered(struct pt_regs *ctx, enum attach attach
 {
 	struct probe probe = probe_here(ctx);
 	uint64_t stack_pointer = PT_REGS_SP(ctx);
+	bool kept = is_kept(probe, attach);
 	struct call *call = 0;
 	uint64_t size_bytes;
 	uint32_t flags = 0;
@@ -158,17 +172,16 @@ static __always_inline int block_entered(struct pt_regs *ctx, enum attach attach
 	if (!hit_begin(&hit) || is_stopped(&hit))
 		return 1;
 	COUNT(&hit, hits_total);
-	if (needs_call(&hit, probe, attach)) {
+	if (kept)
 		call = thread_call(&hit);
-		if (!call) {
-			COUNT(&hit, untracked_total);
-			return 1;
-		}
-		if (is_nested(call, probe.layer, stack_pointer)) {
-			COUNT(&hit, nested_total);
-			return 1;
-		}
+	else if (hit.target->flags & MW_TARGET_LAYERED)
+		call = known_call(&hit);
+	if (kept && !call) {
+		COUNT(&hit, untracked_total);
+		return 1;
 	}
+	if (is_inside(&hit, probe, call, stack_pointer))
+		return 1;
 	if (!wanted_bytes(ctx, probe, &size_bytes)) {
 		COUNT(&hit, failed_total);
 		return 1;
@@ -177,7 +190,7 @@ static __always_inline int block_entered(struct pt_regs *ctx, enum attach attach
 		flags = CALL_SAMPLED;
 	else
 		COUNT(&hit, unsampled_total);
-	if (!call) {
+	if (!kept || !call) {
 		if (!flags)
 			return 1;
 		long *carried = bpf_session_cookie();
@@ -189,10 +202,10 @@ static __always_inline int block_entered(struct pt_regs *ctx, enum attach attach
 		flags |= old_block_flags(&hit, argument1(ctx, probe));
 	/* Nothing to tell, and the end of the call can be seen without its return. */
 	if (!flags && attach == ATTACH_SESSION && (HAS_RETURN_SLOT || !(hit.target->flags & MW_TARGET_LAYERED))) {
-		call_begin(&hit, call, probe.layer, stack_pointer, 0);
+		call_begin(call, probe.layer, stack_pointer, 0);
 		return 1;
 	}
-	call_begin(&hit, call, probe.layer, stack_pointer, flags | CALL_WATCHED);
+	call_begin(call, probe.layer, stack_pointer, flags | CALL_WATCHED);
 	call->call = probe.call;
 	call->domain = probe.domain;
 	call->size_bytes = size_bytes;
@@ -274,7 +287,7 @@ static __always_inline int block_returned(struct pt_regs *ctx, enum attach attac
 	if (!hit_begin(&hit) || is_stopped(&hit))
 		return 0;
 	COUNT(&hit, returns_total);
-	if (!needs_call(&hit, probe, attach)) {
+	if (!is_kept(probe, attach)) {
 		long *carried = bpf_session_cookie();
 
 		address = PT_REGS_RC(ctx);
@@ -343,15 +356,14 @@ static __always_inline int free_entered(struct pt_regs *ctx)
 	COUNT(&hit, hits_total);
 	if (hit.target->flags & MW_TARGET_LAYERED) {
 		uint64_t stack_pointer = PT_REGS_SP(ctx) + probe.pushed_words * sizeof(uint64_t);
-		struct call *call = thread_call(&hit);
+		/* Not marked where the stack cannot tell when this call is over. */
+		bool marks = probe.layer && HAS_RETURN_SLOT;
+		struct call *call = marks ? thread_call(&hit) : known_call(&hit);
 
-		if (call && is_nested(call, probe.layer, stack_pointer)) {
-			COUNT(&hit, nested_total);
+		if (is_inside(&hit, probe, call, stack_pointer))
 			return 0;
-		}
-		/* Not where the stack cannot tell when this call is over. */
-		if (call && HAS_RETURN_SLOT)
-			call_begin(&hit, call, probe.layer, stack_pointer, 0);
+		if (marks && call)
+			call_begin(call, probe.layer, stack_pointer, 0);
 	}
 	tell_free(&hit, probe, argument1(ctx, probe));
 	return 0;

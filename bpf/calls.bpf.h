@@ -54,22 +54,29 @@ enum call_flag {
 
 MAP_HASH(calls, BPF_MAP_TYPE_LRU_HASH, uint32_t, struct call, CALL_THREADS);
 
-static __always_inline struct call *thread_call(struct hit *hit)
+/* The current thread's, or NULL if it never made a call that had to be kept. */
+static __always_inline struct call *known_call(struct hit *hit)
 {
 	struct call *call = bpf_map_lookup_elem(MAP(calls), &hit->tid);
 
-	if (!call) {
-		struct call none = {.pid = hit->pid};
-
-		bpf_map_update_elem(MAP(calls), &hit->tid, &none, BPF_ANY);
-		call = bpf_map_lookup_elem(MAP(calls), &hit->tid);
-	}
 	if (call && call->pid != hit->pid) {
 		call->pid = hit->pid;
 		call->stack_pointer = 0;
 		call->trampoline = 0;
 	}
 	return call;
+}
+
+/* The same, made if need be; NULL: no memory. */
+static __always_inline struct call *thread_call(struct hit *hit)
+{
+	struct call *call = known_call(hit);
+	struct call none = {.pid = hit->pid};
+
+	if (call)
+		return call;
+	bpf_map_update_elem(MAP(calls), &hit->tid, &none, BPF_ANY);
+	return bpf_map_lookup_elem(MAP(calls), &hit->tid);
 }
 
 static __always_inline uint64_t stack_word(uint64_t stack_pointer)
@@ -103,14 +110,21 @@ static __always_inline bool is_nested(struct call *call, uint32_t layer, uint64_
 	return word == call->return_slot;
 }
 
-/* Mark a call as the thread's outermost. */
-static __always_inline void call_begin(struct hit *hit, struct call *call, uint32_t layer, uint64_t stack_pointer,
-				       uint32_t flags)
+/* Forget the marked call, which is over: it returned unwatched, or never will. */
+static __always_inline void call_forget(struct hit *hit, struct call *call)
 {
 	uint32_t lost = CALL_WATCHED | CALL_SAMPLED;
 
-	if (call->stack_pointer && (call->flags & lost) == lost)
+	if (!call->stack_pointer)
+		return;
+	if ((call->flags & lost) == lost)
 		COUNT(hit, abandoned_total);
+	call->stack_pointer = 0;
+}
+
+/* Mark a call as the thread's outermost; the one before is forgotten. */
+static __always_inline void call_begin(struct call *call, uint32_t layer, uint64_t stack_pointer, uint32_t flags)
+{
 	call->stack_pointer = stack_pointer;
 	call->return_slot = HAS_RETURN_SLOT && !(flags & CALL_WATCHED) ? stack_word(stack_pointer) : 0;
 	call->layer = layer;

@@ -7,7 +7,7 @@
  * other usual choice, max(size, R), is not: it is 37% off at size = R.
  *
  * Logarithm and exponential are polynomials of Abramowitz & Stegun, 4.1.43 and
- * 4.2.43; the weights come out right to 1e-4.  A block of 0 bytes is sampled as
+ * 4.2.43; the weights come out right to 1e-4 and a byte.  A block of 0 bytes is sampled as
  * one of 1 byte.  Must not know what a block is. */
 
 #ifndef MW_SAMPLING_BPF_H

@@ -122,9 +122,11 @@ enum mw_call {
 
 /* The attach cookie of an allocator probe is built from shifts:
  *   call | domain << 8 | layer << 16 | argument_shift << 24 | pushed_words << 32
- * layer: nested calls go from a higher layer to a lower one only (malloc 0,
- *   reallocarray and friends 1, operator new 2, new[] 3, PyMem_Raw 4, PyMem 5,
- *   PyObject 6); an equal or higher layer is never nested.
+ * layer: nested calls go from a higher layer to a lower one only; an equal or
+ *   higher layer is never nested. malloc and free 0; calloc, realloc, memalign 1
+ *   (glibc's realloc(p, 0) calls free); reallocarray, aligned_alloc,
+ *   posix_memalign, valloc, pvalloc 2; operator new, delete 3; new[], delete[]
+ *   4; PyMem_Raw 5; PyMem 6; PyObject 7.
  * argument_shift: 1 where the probe sits after the arguments were moved one
  *   register up (PyObject_Malloc+3: size is in the second one).
  * pushed_words: words pushed between function entry and the probe. Must be 0

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,12 +83,70 @@ static int perf_open(struct perf_event_attr *attributes, pid_t pid, int cpu)
 	return fd < 0 ? -errno : (int)fd;
 }
 
-/* One event on one CPU is enough: the program runs wherever the tracepoint is hit. */
-int mw_link_tracepoint(int program_fd, uint64_t tracepoint)
+/* The number in a small text file like type or "config:0", or -ENOENT. */
+static int file_number(int folder, const char *path)
 {
-	struct perf_event_attr attributes = {.type = PERF_TYPE_TRACEPOINT, .config = tracepoint};
-	int fd = perf_open(&attributes, -1, 0);
+	char text[64];
+	const char *number;
+	ssize_t length;
+	int fd = openat(folder, path, O_RDONLY | O_CLOEXEC);
 
+	if (fd < 0)
+		return -ENOENT;
+	length = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (length <= 0)
+		return -ENOENT;
+	text[length] = '\0';
+	number = strchr(text, ':');
+	return atoi(number ? number + 1 : text);
+}
+
+/* The events folder of tracefs, opened.  Where it is mounted nowhere we make a
+ * mount of our own that no path leads to and that ends with its descriptor
+ * (needs CAP_SYS_ADMIN). */
+static int open_trace_events(void)
+{
+	enum { FSCONFIG_CMD_CREATE = 6, FSMOUNT_CLOEXEC = 1, FSOPEN_CLOEXEC = 1 };
+	int folder = open("/sys/kernel/tracing/events", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int context, mount = -1;
+
+	if (folder >= 0)
+		return folder;
+	context = (int)syscall(SYS_fsopen, "tracefs", FSOPEN_CLOEXEC);
+	if (context < 0)
+		return -errno;
+	if (!syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
+		mount = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, 0);
+	if (mount >= 0)
+		folder = openat(mount, "events", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (folder < 0)
+		folder = -errno;
+	if (mount >= 0)
+		close(mount);
+	close(context);
+	return folder;
+}
+
+/* One event on one CPU is enough: the program runs wherever the tracepoint is hit. */
+int mw_link_tracepoint(int program_fd, const char *category, const char *name)
+{
+	struct perf_event_attr attributes = {.type = PERF_TYPE_TRACEPOINT};
+	int folder = open_trace_events();
+	char path[128];
+	int number, fd;
+
+	if (folder < 0)
+		return folder;
+	if (snprintf(path, sizeof(path), "%s/%s/id", category, name) >= (int)sizeof(path))
+		number = -ENAMETOOLONG;
+	else
+		number = file_number(folder, path);
+	close(folder);
+	if (number < 0)
+		return number;
+	attributes.config = (uint64_t)number;
+	fd = perf_open(&attributes, -1, 0);
 	return fd < 0 ? fd : perf_link(program_fd, fd, 0);
 }
 
@@ -132,25 +191,6 @@ int mw_link_uprobe_multi(int program_fd, const char *path, const uint64_t *offse
 	return bpf_call(BPF_LINK_CREATE, &whole);
 }
 
-/* The number in a small text file like /sys/.../type or "config:0", or -ENOENT. */
-static int sysfs_number(const char *path)
-{
-	char text[64];
-	const char *number;
-	ssize_t length;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -ENOENT;
-	length = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (length <= 0)
-		return -ENOENT;
-	text[length] = '\0';
-	number = strchr(text, ':');
-	return atoi(number ? number + 1 : text);
-}
-
 int mw_link_uprobe_perf(int program_fd, const char *path, uint64_t offset, uint64_t cookie, uint32_t pid,
 			uint32_t flags)
 {
@@ -158,7 +198,7 @@ int mw_link_uprobe_perf(int program_fd, const char *path, uint64_t offset, uint6
 	    .config1 = (uint64_t)(uintptr_t)path, /* uprobe_path */
 	    .config2 = offset,			  /* probe_offset */
 	};
-	int type = sysfs_number("/sys/bus/event_source/devices/uprobe/type");
+	int type = file_number(AT_FDCWD, "/sys/bus/event_source/devices/uprobe/type");
 	int fd;
 
 	if (type < 0)
@@ -167,7 +207,7 @@ int mw_link_uprobe_perf(int program_fd, const char *path, uint64_t offset, uint6
 		return -EINVAL;
 	attributes.type = (uint32_t)type;
 	if (flags & MW_UPROBE_RETURN) {
-		int bit = sysfs_number("/sys/bus/event_source/devices/uprobe/format/retprobe");
+		int bit = file_number(AT_FDCWD, "/sys/bus/event_source/devices/uprobe/format/retprobe");
 
 		if (bit < 0)
 			return bit;

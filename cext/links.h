@@ -19,9 +19,10 @@ int mw_link_iterator_open(int link_fd);
 /* Attach to the raw tracepoint of that name; -ENOENT: this kernel has none. */
 int mw_link_raw_tracepoint(int program_fd, const char *name);
 
-/* Attach to a tracepoint by the number in its `id` file.  Costs 100 ms to detach;
- * use it where raw_tracepoint would see too much. */
-int mw_link_tracepoint(int program_fd, uint64_t tracepoint);
+/* Attach a program of type tracepoint to category/name, as tracefs names it
+ * (which need not be mounted). -ENOENT: this kernel has none of that name.
+ * Costs 100 ms to detach; use it where a raw tracepoint would see too much. */
+int mw_link_tracepoint(int program_fd, const char *category, const char *name);
 
 enum mw_uprobe_flag {
 	MW_UPROBE_RETURN = 1,  /* when the function returns, not when it is entered */

@@ -28,14 +28,14 @@ PROGRAMS = {
 # Symbol -> (call, layer).
 LIBC = {
     "malloc": (lib.MW_CALL_MALLOC, 0),
-    "calloc": (lib.MW_CALL_CALLOC, 0),
-    "realloc": (lib.MW_CALL_REALLOC, 0),
-    "reallocarray": (lib.MW_CALL_REALLOCARRAY, 1),
-    "aligned_alloc": (lib.MW_CALL_ALIGNED, 1),
-    "memalign": (lib.MW_CALL_ALIGNED, 0),
-    "posix_memalign": (lib.MW_CALL_POSIX_MEMALIGN, 1),
-    "valloc": (lib.MW_CALL_MALLOC, 1),
-    "pvalloc": (lib.MW_CALL_MALLOC, 1),
+    "calloc": (lib.MW_CALL_CALLOC, 1),
+    "realloc": (lib.MW_CALL_REALLOC, 1),
+    "reallocarray": (lib.MW_CALL_REALLOCARRAY, 2),
+    "aligned_alloc": (lib.MW_CALL_ALIGNED, 2),
+    "memalign": (lib.MW_CALL_ALIGNED, 1),
+    "posix_memalign": (lib.MW_CALL_POSIX_MEMALIGN, 2),
+    "valloc": (lib.MW_CALL_MALLOC, 2),
+    "pvalloc": (lib.MW_CALL_MALLOC, 2),
     "free": (lib.MW_CALL_FREE, 0),
 }
 

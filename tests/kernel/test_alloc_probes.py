@@ -71,7 +71,7 @@ def outcomes(counts: dict[str, int]) -> int:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("call", [*(call for call in LIBC if call != "free"), "_Znwm"])
 def test_23_leaked_blocks_are_23_live_blocks_of_the_right_sizes(kind, call, target, attach):
-    new = probe(target, "_Znwm", lib.MW_CALL_MALLOC, 2)
+    new = probe(target, "_Znwm", lib.MW_CALL_MALLOC, 3)
     under_test = attach(kind, *LIBC, others=(new,))
     under_test.aim(target.pid, FREES | LAYERED)
     target.ask(f"leak {call} {LEAKS}")
@@ -110,7 +110,7 @@ def test_every_one_of_200000_pairs_is_accounted_for(kind, flags, target, attach)
 @pytest.mark.parametrize("kind", KINDS)
 def test_realloc_frees_the_old_block_unless_it_fails(kind, target, attach):
     under_test = attach(kind, "malloc", "realloc", "free")
-    under_test.aim(target.pid, FREES)
+    under_test.aim(target.pid, FREES | LAYERED)
     target.tell("move")
     small, large, nothing = (int(word, 16) for word in target.line().split())
     assert nothing == 0
@@ -123,13 +123,13 @@ def test_realloc_frees_the_old_block_unless_it_fails(kind, target, attach):
     ]
     counts = under_test.counts()
     assert counts["failed_total"] == 2  # the one too large, and the one of 0 bytes
-    assert counts["hits_total"] == outcomes(counts) == 4
+    assert counts["hits_total"] == outcomes(counts)
 
 
 def test_a_failed_realloc_keeps_a_sampled_block(target, attach):
     under_test = attach("session", "malloc", "realloc", "free")
     # So short a distance samples every block.
-    under_test.aim(target.pid, FREES, interval_bytes=1)
+    under_test.aim(target.pid, FREES | LAYERED, interval_bytes=1)
     target.tell("move")
     target.line()
     kinds = [event.kind for event in under_test.drain()]
@@ -151,7 +151,7 @@ def test_calls_that_fail_or_overflow_give_no_block(kind, target, attach):
 @pytest.mark.parametrize("kind", KINDS)
 def test_nested_calls_are_charged_once_to_the_outermost_domain(kind, target, attach):
     upper = probe(
-        target, "layered_malloc", lib.MW_CALL_MALLOC, 6, domain=lib.MW_DOMAIN_PY_OBJECT
+        target, "layered_malloc", lib.MW_CALL_MALLOC, 7, domain=lib.MW_DOMAIN_PY_OBJECT
     )
     under_test = attach(kind, "malloc", "free", others=(upper,))
     under_test.aim(target.pid, FREES | LAYERED)
@@ -166,7 +166,7 @@ def test_nested_calls_are_charged_once_to_the_outermost_domain(kind, target, att
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_call_that_an_exception_leaves_does_not_hide_those_behind_it(kind, target, attach):
-    upper = probe(target, "layered_malloc", lib.MW_CALL_MALLOC, 6)
+    upper = probe(target, "layered_malloc", lib.MW_CALL_MALLOC, 7)
     under_test = attach(kind, "malloc", "free", others=(upper,))
     under_test.aim(target.pid, FREES | LAYERED)
     target.ask("layered 1")
@@ -197,8 +197,8 @@ def test_sampled_sums_are_unbiased(kind, size, interval, target, attach):
     deviation = math.sqrt(count * chance * (1 - chance))
     assert abs(len(allocs) - count * chance) < 6 * deviation
     for event in allocs:
-        # The fixed-point arithmetic of sampling.bpf.h promises 1e-4.
-        assert event.weight_bytes == pytest.approx(size / chance, rel=1e-4)
+        # The fixed-point arithmetic of sampling.bpf.h promises 1e-4; bytes are whole.
+        assert event.weight_bytes == pytest.approx(size / chance, rel=1e-4, abs=1)
         assert event.size_bytes == size
     # Every sampled block was freed, and every such free is told, none other.
     assert live_sizes(under_test.blocks) == []
@@ -214,7 +214,7 @@ def test_nothing_is_told_of_a_target_that_was_stopped(target, attach):
     under_test.aim(target.pid, FREES | lib.MW_TARGET_STOPPED)
     target.ask("pairs 100 48")
     assert under_test.drain() == []
-    assert under_test.counts() == {"stopped_hits_total": 300}  # a return each, with the entries
+    assert under_test.counts() == {"stopped_hits_total": 200}  # and no return is looked at
 
 
 def test_frees_are_counted_where_they_are_not_wanted(target, attach):
@@ -249,11 +249,10 @@ def where(target: Target) -> int:
 @pytest.fixture
 def maps_unit() -> Iterator[TracingUnit]:
     unit = TracingUnit("maps")
-    for program in unit.loaded.programs:
-        name, _, moment = program.partition("_")
-        call = f"sys_{'enter' if moment == 'enter' else 'exit'}_{name}"
-        with open(f"/sys/kernel/tracing/events/syscalls/{call}/id") as number:
-            unit.hold(lib.mw_link_tracepoint(unit.loaded.programs[program], int(number.read())))
+    for name, program in unit.loaded.programs.items():
+        call, _, moment = name.partition("_")
+        tracepoint = f"sys_{'enter' if moment == 'enter' else 'exit'}_{call}"
+        unit.hold(lib.mw_link_tracepoint(program, b"syscalls", tracepoint.encode()))
     yield unit
     unit.close()
 
