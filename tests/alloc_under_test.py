@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ring_reader import RingReader
+
 from mwtrace.capi import check, ffi, lib
 from mwtrace.probes.engine_libbpf import LibbpfEngine
-from ring_reader import RingReader
 
 RING_BYTES = 1 << 20
 

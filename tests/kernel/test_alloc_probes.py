@@ -150,9 +150,7 @@ def test_calls_that_fail_or_overflow_give_no_block(kind, target, attach):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nested_calls_are_charged_once_to_the_outermost_domain(kind, target, attach):
-    upper = probe(
-        target, "layered_malloc", lib.MW_CALL_MALLOC, 7, domain=lib.MW_DOMAIN_PY_OBJECT
-    )
+    upper = probe(target, "layered_malloc", lib.MW_CALL_MALLOC, 7, domain=lib.MW_DOMAIN_PY_OBJECT)
     under_test = attach(kind, "malloc", "free", others=(upper,))
     under_test.aim(target.pid, FREES | LAYERED)
     target.ask(f"layered {LEAKS}")
@@ -225,9 +223,7 @@ def test_frees_are_counted_where_they_are_not_wanted(target, attach):
     assert under_test.counts()["unwatched_frees_total"] == 100
 
 
-def test_the_native_stack_is_sent_once_before_its_events_and_its_leaf_is_the_caller(
-    target, attach
-):
+def test_the_native_stack_is_sent_once_before_its_events_and_its_leaf_is_the_caller(target, attach):
     under_test = attach("session", "malloc", "free")
     under_test.aim(target.pid, FREES | lib.MW_TARGET_NATIVE_STACKS)
     target.ask("pairs 100 48")
