@@ -153,20 +153,21 @@ class AllocUnderTest(TracingUnit):
             else:
                 suffix = "_multi" if kind == "multi" else ""
                 attach(f"block_return{suffix}", blocks, lib.MW_UPROBE_RETURN)
-                attach(f"block_enter{suffix}", blocks, 0)
-            attach("free_enter" if kind == "perf" else "free_enter_multi", frees, 0)
+                attach(f"block_enter{suffix}", blocks, lib.MW_UPROBE_ENTRY)
+            attach("free_enter" if kind == "perf" else "free_enter_multi", frees, lib.MW_UPROBE_ENTRY)
 
     def _attach_multi(self, program: str, probes: Sequence[Probe], flags: int) -> None:
         if probes:
             self.hold(
-                lib.mw_link_uprobe_multi(
+                lib.mw_link_uprobes(
                     self.loaded.programs[program],
+                    flags,
                     probes[0].path.encode(),
                     [probe.offset for probe in probes],
                     [probe.cookie for probe in probes],
+                    ffi.NULL,
                     len(probes),
                     self.pid,
-                    flags,
                 )
             )
 
@@ -177,8 +178,9 @@ class AllocUnderTest(TracingUnit):
                     self.loaded.programs[program],
                     probe.path.encode(),
                     probe.offset,
-                    probe.cookie,
                     self.pid,
-                    flags,
+                    flags == lib.MW_UPROBE_RETURN,
+                    probe.cookie,
+                    0,
                 )
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,10 @@ def codes(code: types.CodeType) -> list[types.CodeType]:
 
 @pytest.mark.skipif(MINOR < 10, reason="co_lines() came with 3.10")
 def test_every_instruction_is_on_the_line_that_the_interpreter_says():
-    modules = [compile(SOURCE, "source", "exec"), compile(open(types.__file__).read(), "t", "exec")]
+    modules = [
+        compile(SOURCE, "source", "exec"),
+        compile(Path(types.__file__).read_text(), "t", "exec"),
+    ]
     checked = 0
     for module in modules:
         for code in codes(module):
