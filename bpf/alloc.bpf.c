@@ -27,6 +27,12 @@ MAP_HASH(sampled_blocks, BPF_MAP_TYPE_HASH, struct block_key, uint64_t, SAMPLED_
 #ifndef MW_BCC
 extern bool bpf_session_is_return(void) __ksym __weak;
 extern long *bpf_session_cookie(void) __ksym __weak;
+#else
+/* bcc calls no kernel functions: it makes the pairs only, which never come here. */
+static __always_inline long *bpf_session_cookie(void)
+{
+	return 0;
+}
 #endif
 
 /* How a program was attached. */
@@ -417,4 +423,5 @@ int free_enter(struct pt_regs *ctx)
 	return free_entered(ctx);
 }
 
+STORE_TRACE_ABI;
 LICENSE_GPL;

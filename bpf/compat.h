@@ -21,6 +21,7 @@
 #define MAP_HASH(name, map_type, key_type, value_type, entries)
 #define LICENSE_GPL
 #define STORE_EVENTS_ABI /* compiled from the header that the loader holds */
+#define STORE_TRACE_ABI
 
 #else
 
@@ -58,6 +59,7 @@
 
 /* For the loader to compare: an old object and a new extension must not meet. */
 #define STORE_EVENTS_ABI const volatile uint32_t events_abi SEC(".rodata.abi") = MW_EVENTS_ABI
+#define STORE_TRACE_ABI const volatile uint32_t trace_abi SEC(".rodata.abi") = MW_TRACE_ABI
 
 #endif
 

@@ -84,4 +84,5 @@ int growth_mmap_return(struct syscall_exit *ctx)
 	return 0;
 }
 
+STORE_TRACE_ABI;
 LICENSE_GPL;

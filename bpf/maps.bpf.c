@@ -144,4 +144,5 @@ int brk_return(struct syscall_exit *ctx)
 	return 0;
 }
 
+STORE_TRACE_ABI;
 LICENSE_GPL;

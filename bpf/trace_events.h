@@ -1,9 +1,11 @@
 /* trace_events.h - what allocation probes and growth sampling tell the user
  * side, and what they are told: the second half of events.h, same rules.
  *
- * Read by clang (alloc.bpf.c, growth.bpf.c), the C compiler and cffi.  The
- * placement of probes and the meaning of sites are not its business.  Change a
- * struct, raise MW_TRACE_ABI, fix the sizes below. */
+ * Read by clang (alloc, maps and growth.bpf.c), the C compiler and cffi.  Longer
+ * than a header should be, because what is told, what is set and what is counted
+ * must agree and change together.  The placement of probes and the meaning of
+ * sites are not its business.  Change a struct, raise MW_TRACE_ABI, fix the sizes
+ * below. */
 
 #ifndef MW_TRACE_EVENTS_H
 #define MW_TRACE_EVENTS_H

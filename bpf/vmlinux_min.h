@@ -70,15 +70,7 @@ struct bpf_raw_tracepoint_args {
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 /* A user's registers, under the names that bpf_tracing.h uses. */
-#if defined(__TARGET_ARCH_x86)
-struct pt_regs {
-	unsigned long r10, r9, r8, ax, cx, dx, si, di, ip, sp, bp;
-};
-
-struct thread_struct {
-	unsigned long fsbase;
-};
-#elif defined(__TARGET_ARCH_arm64)
+#if defined(__TARGET_ARCH_arm64)
 struct user_pt_regs {
 	__u64 regs[31];
 	__u64 sp;
@@ -90,10 +82,19 @@ struct pt_regs {
 	__u64 sp;
 };
 
+/* The kernel's type of uw has no name either. */
 struct thread_struct {
 	struct {
 		unsigned long tp_value;
 	} uw;
+};
+#else
+struct pt_regs {
+	unsigned long r10, r9, r8, ax, cx, dx, si, di, ip, sp, bp;
+};
+
+struct thread_struct {
+	unsigned long fsbase;
 };
 #endif
 

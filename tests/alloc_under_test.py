@@ -64,8 +64,15 @@ def file_place(pid: int, address: int) -> tuple[str, int]:
             span, _, offset, *_ = line.split()
             low, high = (int(part, 16) for part in span.split("-"))
             if low <= address < high:
-                return f"/proc/{pid}/map_files/{span}", address - low + int(offset, 16)
+                return f"/proc/{pid}/map_files/{low:x}-{high:x}", address - low + int(offset, 16)
     raise AssertionError(f"nothing is mapped at {address:#x}")
+
+
+def outcomes(counts: dict[str, int]) -> int:
+    """Add up how calls ended; trace_events.h says that they are the hits."""
+    ends = "nested unsampled failed blocks dropped_blocks untracked abandoned".split()
+    ends += ["frees", "dropped_frees", "unwatched_frees"]
+    return sum(counts[f"{end}_total"] for end in ends)
 
 
 class TracingUnit:
@@ -154,7 +161,9 @@ class AllocUnderTest(TracingUnit):
                 suffix = "_multi" if kind == "multi" else ""
                 attach(f"block_return{suffix}", blocks, lib.MW_UPROBE_RETURN)
                 attach(f"block_enter{suffix}", blocks, lib.MW_UPROBE_ENTRY)
-            attach("free_enter" if kind == "perf" else "free_enter_multi", frees, lib.MW_UPROBE_ENTRY)
+            attach(
+                "free_enter" if kind == "perf" else "free_enter_multi", frees, lib.MW_UPROBE_ENTRY
+            )
 
     def _attach_multi(self, program: str, probes: Sequence[Probe], flags: int) -> None:
         if probes:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from alloc_under_test import KINDS, LIBC, AllocUnderTest, Probe, TracingUnit, file_place
+from alloc_under_test import KINDS, LIBC, AllocUnderTest, Probe, TracingUnit, file_place, outcomes
 from target import Target
 
 from mwtrace.capi import lib
@@ -59,13 +59,6 @@ def live_sizes(blocks: list[Any]) -> list[int]:
         elif event.address in live and live[event.address][0] <= event.time_ns:
             del live[event.address]
     return sorted(size for _, size in live.values())
-
-
-def outcomes(counts: dict[str, int]) -> int:
-    """Add up how calls ended; trace_events.h says that they are the hits."""
-    ends = "nested unsampled failed blocks dropped_blocks untracked abandoned".split()
-    ends += ["frees", "dropped_frees", "unwatched_frees"]
-    return sum(counts[f"{end}_total"] for end in ends)
 
 
 @pytest.mark.parametrize("kind", KINDS)
