@@ -8,7 +8,7 @@ from setuptools import Command, setup
 from setuptools.command.build import build
 
 ARCHITECTURES = {"x86": "x86", "arm64": "arm64"}  # directory name -> __TARGET_ARCH_ suffix
-UNITS = ["watch"]
+UNITS = ["watch", "alloc", "maps", "growth"]
 
 
 class build_bpf(Command):

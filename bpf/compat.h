@@ -18,8 +18,10 @@
 #define MAP(name) ((void *)bpf_pseudo_fd(1, MAP_FD_##name))
 #define MAP_ARRAY(name, map_type, value_type, entries)
 #define MAP_RING(name, bytes)
+#define MAP_HASH(name, map_type, key_type, value_type, entries)
 #define LICENSE_GPL
 #define STORE_EVENTS_ABI /* compiled from the header that the loader holds */
+#define STORE_TRACE_ABI
 
 #else
 
@@ -37,6 +39,14 @@
 		__type(value, value_type);                                                                             \
 	} name SEC(".maps")
 
+#define MAP_HASH(name, map_type, key_type, value_type, entries)                                                        \
+	struct {                                                                                                       \
+		__uint(type, map_type);                                                                                \
+		__uint(max_entries, entries);                                                                          \
+		__type(key, key_type);                                                                                 \
+		__type(value, value_type);                                                                             \
+	} name SEC(".maps")
+
 #define MAP_RING(name, bytes)                                                                                          \
 	struct {                                                                                                       \
 		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                                    \
@@ -49,6 +59,7 @@
 
 /* For the loader to compare: an old object and a new extension must not meet. */
 #define STORE_EVENTS_ABI const volatile uint32_t events_abi SEC(".rodata.abi") = MW_EVENTS_ABI
+#define STORE_TRACE_ABI const volatile uint32_t trace_abi SEC(".rodata.abi") = MW_TRACE_ABI
 
 #endif
 

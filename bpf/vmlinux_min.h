@@ -28,6 +28,7 @@ typedef __u32 __be32;
 typedef __u32 __wsum;
 
 /* The names that events.h uses. */
+typedef __s16 int16_t;
 typedef __s32 int32_t;
 typedef __s64 int64_t;
 typedef __u8 uint8_t;
@@ -37,12 +38,23 @@ typedef __u64 uint64_t;
 
 typedef _Bool bool;
 
+enum {
+	false = 0,
+	true = 1,
+};
+
 /* Kernel ABI (include/uapi/linux/bpf.h): these numbers never change. */
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+enum {
+	BPF_ANY = 0,
+	BPF_F_USER_STACK = 1 << 8,
 };
 
 enum {
@@ -56,6 +68,35 @@ struct bpf_raw_tracepoint_args {
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/* A user's registers, under the names that bpf_tracing.h uses. */
+#if defined(__TARGET_ARCH_arm64)
+struct user_pt_regs {
+	__u64 regs[31];
+	__u64 sp;
+	__u64 pc;
+};
+
+struct pt_regs {
+	__u64 orig_x0;
+	__u64 sp;
+};
+
+/* The kernel's type of uw has no name either. */
+struct thread_struct {
+	struct {
+		unsigned long tp_value;
+	} uw;
+};
+#else
+struct pt_regs {
+	unsigned long r10, r9, r8, ax, cx, dx, si, di, ip, sp, bp;
+};
+
+struct thread_struct {
+	unsigned long fsbase;
+};
+#endif
 
 typedef struct {
 	int counter;
@@ -73,6 +114,7 @@ struct percpu_counter {
 /* Kernel 6.2 and later (f1a7941243c1): four percpu_counter. */
 struct mm_struct {
 	unsigned long total_vm;
+	unsigned long brk;
 	struct percpu_counter rss_stat[4];
 };
 
@@ -111,6 +153,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
+	struct thread_struct thread;
 	char comm[16];
 };
 

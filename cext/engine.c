@@ -64,9 +64,21 @@ static int on_print(enum libbpf_print_level level, const char *format, va_list a
 	return length;
 }
 
-static void set_print_once(void)
+/* Ways to attach that libbpf learned later than bookworm's 1.1: to it they are
+ * sections without a meaning.  The numbers are kernel ABI (enum bpf_attach_type). */
+static const enum bpf_attach_type uprobe_multi = (enum bpf_attach_type)48;
+static const enum bpf_attach_type uprobe_session = (enum bpf_attach_type)57;
+
+/* libbpf's settings are those of the whole process. */
+static void set_up_once(void)
 {
+	LIBBPF_OPTS(libbpf_prog_handler_opts, options);
+
 	libbpf_set_print(on_print);
+	/* A newer libbpf says the same of these names, so failing is no loss: the
+	 * program then does not load, and that is reported. */
+	libbpf_register_prog_handler("uprobe.multi", BPF_PROG_TYPE_KPROBE, uprobe_multi, &options);
+	libbpf_register_prog_handler("uprobe.session", BPF_PROG_TYPE_KPROBE, uprobe_session, &options);
 }
 
 /* Whether name is one of the comma-separated names. */
@@ -115,7 +127,7 @@ int mw_bpf_object_load(const void *bytes, size_t size_bytes, const char *name, c
 	if (log && log_bytes)
 		log[0] = '\0';
 
-	pthread_once(&once, set_print_once);
+	pthread_once(&once, set_up_once);
 	log_here = log && log_bytes ? &captured : NULL;
 	error = object_load(bytes, size_bytes, name, disabled, object);
 	log_here = NULL;

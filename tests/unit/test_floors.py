@@ -20,6 +20,8 @@ FLOOR = {
     "judge": 1,
     "host": 2,
     "probes": 2,
+    "remote": 2,
+    "cpython": 3,
     "aggregator": 2,
     "registry": 3,
     "sources": 3,
