@@ -19,7 +19,7 @@ FLOOR = {
     "demo": 1,
     "judge": 1,
     "host": 2,
-    "probes": 2,
+    "probes": 3,  # which functions to probe is asked of host's ELF facts
     "aggregator": 2,
     "registry": 3,
     "sources": 3,
@@ -36,7 +36,7 @@ FLOOR = {
 # Rooms that may know less than their floor allows.
 ONLY = {"judge": {"model"}, "model": set(), "errors": set()}
 # A library's errors and types stay in the one module that knows it.
-ONE_MODULE_EACH = ["bcc", "elftools", "prometheus_client", "psutil"]
+ONE_MODULE_EACH = ["bcc", "capstone", "elftools", "prometheus_client", "psutil"]
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
