@@ -281,6 +281,16 @@ def follow_tails(
     return kept
 
 
+def python_is_inlined(points: Iterable[AttachPoint]) -> bool:
+    """Whether this CPython has its allocator copied into its callers, so that probes miss blocks.
+
+    Link-time optimization (Debian's and Ubuntu's builds) puts pymalloc into ``PyObject_Free`` and
+    both into whoever allocates strings, ints and floats: of 2,000 strings the probes see none.
+    Elsewhere ``PyObject_Free`` only forwards, and ``follow_tails`` has replaced it.
+    """
+    return any(point.symbol == "PyObject_Free" for point in points)
+
+
 def _inner(
     pid: int, point: AttachPoint, mappings: Sequence[Mapping], read: Callable[[int], int]
 ) -> AttachPoint | None:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from mwtrace.host.elf import (
     ElfError,
     SymbolTable,
@@ -34,7 +35,8 @@ int marked(int n) {
 	__asm__ volatile("990: nop\\n"
 		".pushsection .note.stapsdt,\\"\\",@note\\n.balign 4\\n"
 		".4byte 992f-991f, 994f-993f, 3\\n991: .asciz \\"stapsdt\\"\\n992: .balign 4\\n"
-		"993: .8byte 990b, 0, counter\\n.asciz \\"shop\\"\\n.asciz \\"sold\\"\\n.asciz \\"-4@%%edi\\"\\n"
+		"993: .8byte 990b, 0, counter\\n.asciz \\"shop\\"\\n.asciz \\"sold\\"\\n"
+		".asciz \\"-4@%%edi\\"\\n"
 		"994: .balign 4\\n.popsection\\n" :: "r"(n));
 	return n + counter;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mwtrace.probes.governor import (
     FIRST_WINDOW_S,
     INTERVAL_MAX_BYTES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from mwtrace.probes.disassembly import Function, place
 from mwtrace.probes.placement import EMULATED, Kind, render
 from mwtrace.probes.points import AttachPoint, Call, Domain, Layer, Tail

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from mwtrace.errors import ProcessGone
 from mwtrace.probes.safety import (
     TICK_NS,
