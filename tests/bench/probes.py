@@ -13,12 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from hit_counter import HitCounter, placed_points  # noqa: E402
-from target import Target  # noqa: E402
+from hit_counter import HitCounter, placed_points
+from target import Target
 
-from mwtrace.probes.attach import attach_kind_of_host  # noqa: E402
-from mwtrace.probes.points import AttachPoint, Placement  # noqa: E402
-from mwtrace.probes.targets import Targets  # noqa: E402
+from mwtrace.probes.attach import attach_kind_of_host
+from mwtrace.probes.points import AttachPoint, Placement
+from mwtrace.probes.targets import Targets
 
 ROUNDS = 5
 LIBC = ("malloc", "free", "calloc", "realloc", "posix_memalign", "aligned_alloc", "reallocarray")
