@@ -16,10 +16,10 @@
 #include <unistd.h>
 
 static const struct mw_symbols_limits limits = {
-	.table_bytes_max = 1 << 22,
-	.names_bytes_max = 1 << 16,
-	.sections_max = 256,
-	.symbols_max = 512,
+    .table_bytes_max = 1 << 22,
+    .names_bytes_max = 1 << 16,
+    .sections_max = 256,
+    .symbols_max = 512,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
