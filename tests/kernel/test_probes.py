@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from hit_counter import HitCounter, byte_at, placed_points
 from target import Target
 
+from mwtrace.host.elf import open_regular, read_facts
+from mwtrace.host.mappings import read_mappings
 from mwtrace.probes.attach import AttachKind, attach_kind_of_host
 from mwtrace.probes.points import AttachPoint, Call
 from mwtrace.probes.targets import Targets, python_is_inlined
@@ -179,23 +182,48 @@ def test_nothing_is_left_behind(counter, start_target):
     assert all(counter.seen(index).hits == 0 for index in range(len(points)))
 
 
-def test_a_place_that_another_tool_holds_is_refused_with_the_reason(counter, start_target):
-    target = start_target("allocates")
-    counter.allow(target.pid)
-    points = placed_points(target.pid, ("malloc", "calloc", "free"))
-    (malloc,) = [point for point in points if point.symbol == "malloc"]
-    # Some writable place of libc, as bcc's stack garbage would name one.
-    held = counter.attach(target.pid, [malloc._replace(semaphore_offset=0x1D2000)])
-    assert len(held.attached) == 1
-    report = counter.attach(target.pid, points)
-    held.detach()
-    assert [refusal.point.symbol for refusal in report.refused] == ["malloc"]
-    assert "another tool" in report.refused[0].reason
-    assert report.refused[0].remedy
-    assert {point.symbol for point in report.attached} == {"calloc", "free"}
-    target.ask(f"calloc {PRIME}")
-    assert counter.seen(points.index(report.attached[0])).hits in (0, PRIME)
-    report.detach()
+def test_a_place_that_another_tool_holds_is_refused_with_the_reason(
+    counter, compile_target, tmp_path
+):
+    # A libc of its own: what a place of a file is held with binds the whole host.
+    own = tmp_path / "libc.so.6"
+    shutil.copy(_libc_of(os.getpid()), own)
+    target = Target(["env", f"LD_PRELOAD={own}", str(compile_target("allocates"))])
+    try:
+        target.expect("ready")
+        counter.allow(target.pid)
+        points = placed_points(target.pid, ("malloc", "calloc", "free"))
+        assert {os.readlink(point.path) for point in points} == {str(own)}
+        (malloc,) = [point for point in points if point.symbol == "malloc"]
+        held = counter.attach(target.pid, [malloc._replace(semaphore_offset=_data_of(own))])
+        assert len(held.attached) == 1
+        report = counter.attach(target.pid, points)
+        assert [refusal.point.symbol for refusal in report.refused] == ["malloc"]
+        assert "another tool" in report.refused[0].reason
+        assert report.refused[0].remedy
+        assert {point.symbol for point in report.attached} == {"calloc", "free"}
+        calloc = points.index(next(point for point in points if point.symbol == "calloc"))
+        before = counter.seen(calloc).hits
+        target.ask(f"calloc {PRIME}")
+        assert counter.seen(calloc).hits - before >= PRIME
+        report.detach()
+        held.detach()
+    finally:
+        target.stop()
+
+
+def _libc_of(pid: int) -> str:
+    return next(m.path for m in read_mappings(pid) if os.path.basename(m.path) == "libc.so.6")
+
+
+def _data_of(path: Path) -> int:
+    """Some writable place of a file, as bcc's stack garbage would name one."""
+    fd = open_regular(str(path))
+    try:
+        data = next(segment for segment in read_facts(fd).segments if segment.is_writable)
+    finally:
+        os.close(fd)
+    return (data.file_offset + data.file_bytes - 2) & ~1
 
 
 def test_a_process_that_is_gone_is_a_value_in_the_report(counter, start_target):
