@@ -18,7 +18,7 @@ INCLUDE_DIRS = ["bpf", "cext"]
 HEADERS = ["events.h", "fit.h", "series.h", "records.h", "aggregator.h"]
 HEADERS += ["engine.h", "links.h", "ring.h"]
 HEADERS += ["symbols.h", "branches.h", "links_uprobe.h", "links_perf.h"]
-HEADERS += ["calibrate.h", "governor.h", "sharing.h"]
+HEADERS += ["calibrate.h", "governor.h", "release.h", "sharing.h"]
 SOURCES = sorted(f"cext/{path.name}" for path in (ROOT / "cext").glob("*.c"))
 DEPENDS = [f"{d}/{path.name}" for d in INCLUDE_DIRS for path in (ROOT / d).glob("*.h")]
 # cffi's generated file needs -Wno-unused-function. -Werror is `make check`'s, by MW_CFLAGS: a newer

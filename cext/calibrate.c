@@ -4,9 +4,9 @@
 
 #include "links_perf.h"
 #include "links_uprobe.h"
+#include "release.h"
 
 #include <errno.h>
-#include <linux/bpf.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -189,27 +188,11 @@ static int child_time(struct child *child, double *ret)
 	return read(child->answers, ret, sizeof(*ret)) == sizeof(*ret) ? 0 : -ECHILD;
 }
 
-/* A program of two instructions: return value. */
-static int empty_program(enum mw_attach_kind kind, int value)
+static uint32_t attach_type(enum mw_attach_kind kind)
 {
-	struct bpf_insn code[] = {
-	    {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = value},
-	    {.code = BPF_JMP | BPF_EXIT},
-	};
-	union bpf_attr attributes;
-	long fd;
-
-	memset(&attributes, 0, sizeof(attributes));
-	attributes.prog_type = BPF_PROG_TYPE_KPROBE;
-	attributes.insns = (uint64_t)(uintptr_t)code;
-	attributes.insn_cnt = sizeof(code) / sizeof(code[0]);
-	attributes.license = (uint64_t)(uintptr_t) "GPL";
 	if (kind == MW_ATTACH_SESSION)
-		attributes.expected_attach_type = MW_ATTACH_TYPE_SESSION;
-	else if (kind == MW_ATTACH_MULTI)
-		attributes.expected_attach_type = MW_ATTACH_TYPE_MULTI;
-	fd = syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes));
-	return fd < 0 ? -errno : (int)fd;
+		return MW_ATTACH_TYPE_SESSION;
+	return kind == MW_ATTACH_MULTI ? MW_ATTACH_TYPE_MULTI : 0;
 }
 
 /* Entry in links[0], and the return in links[1] where that is a link of its own. */
@@ -285,7 +268,7 @@ int mw_calibrate(enum mw_place place, enum mw_attach_kind kind, enum mw_calibrat
 	if (rc < 0)
 		return rc;
 	if (program_fd < 0) {
-		own_fd = empty_program(kind, value);
+		own_fd = mw_program_empty(attach_type(kind), value);
 		if (own_fd < 0)
 			return own_fd;
 		program_fd = own_fd;

@@ -6,6 +6,8 @@
 
 #include "governor.h"
 
+#include "release.h"
+
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
@@ -141,8 +143,7 @@ static bool close_one(struct mw_governor *governor)
 			continue;
 		/* Nobody else touches a flagged window: the links are this thread's alone. */
 		pthread_mutex_unlock(&governor->lock);
-		for (uint32_t link = 0; link < watched->link_count; link++)
-			close(watched->links[link]);
+		mw_links_release(watched->links, watched->link_count);
 		if (watched->pidfd >= 0)
 			close(watched->pidfd);
 		pthread_mutex_lock(&governor->lock);
@@ -356,8 +357,7 @@ int mw_governor_open(struct mw_governor *governor, uint32_t pid, uint32_t slot, 
 		pthread_mutex_unlock(&governor->lock);
 	}
 	if (rc < 0) {
-		for (uint32_t i = 0; i < link_count; i++)
-			close(link_fds[i]);
+		mw_links_release(link_fds, link_count);
 		if (pidfd >= 0)
 			close(pidfd);
 	}

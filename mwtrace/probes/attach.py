@@ -59,8 +59,7 @@ class AttachReport:
 
     def detach(self) -> None:
         """Close all links; takes 30 to 110 ms each. Once only, and not if they were handed on."""
-        for link in self.links:
-            os.close(link)
+        release(self.links)
 
 
 class HostAttach(NamedTuple):
@@ -90,6 +89,24 @@ REASONS = {
     errno.EMFILE: ("too many open files", "Raise LimitNOFILE of the mwtrace service."),
     errno.EBUSY: ("the kernel is busy with probes", "It is tried again by itself."),
 }
+
+
+def release(links: Sequence[int]) -> None:
+    """Close links in the one way that no SIGKILL can spoil: see ``cext/release.h``."""
+    lib.mw_links_release(list(links), len(links))
+
+
+def heal(pid: int, points: Sequence[AttachPoint]) -> bool:
+    """Remove breakpoints that an earlier mwtrace may have left, killed amid attaching.
+
+    Attaching an empty program and releasing it makes the kernel do what it could not do then.
+    Return whether the kernel has done it for all files (multi links only).
+    """
+    healed = True
+    for path in dict.fromkeys(point.path for point in points):
+        places = [point.file_offset for point in points if point.path == path]
+        healed &= lib.mw_uprobes_heal(path.encode(), places, len(places), pid) == 0
+    return healed
 
 
 def attach_kind_of_host() -> HostAttach:
@@ -180,8 +197,7 @@ def _link(
         else:
             rc = _link_multi(made, pid, group, program, how, cookie)
         if rc < 0:
-            for link in made:
-                os.close(link)
+            release(made)
             return [], rc
     return made, 0
 

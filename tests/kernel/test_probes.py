@@ -14,7 +14,7 @@ from target import Target
 
 from mwtrace.host.elf import open_regular, read_facts
 from mwtrace.host.mappings import read_mappings
-from mwtrace.probes.attach import AttachKind, attach_kind_of_host
+from mwtrace.probes.attach import AttachKind, attach_kind_of_host, heal
 from mwtrace.probes.points import AttachPoint, Call
 from mwtrace.probes.targets import Targets, python_is_inlined
 
@@ -210,6 +210,17 @@ def test_a_place_that_another_tool_holds_is_refused_with_the_reason(
         held.detach()
     finally:
         target.stop()
+
+
+def test_healing_a_healthy_process_changes_nothing(start_target):
+    target = start_target("allocates")
+    points = placed_points(target.pid)
+    before = [byte_at(target.pid, point) for point in points]
+    if AttachKind.MULTI in attach_kind_of_host().refused:
+        pytest.skip("needs multi links")
+    assert heal(target.pid, points)
+    assert [byte_at(target.pid, point) for point in points] == before
+    target.ask(f"malloc {PRIME}")
 
 
 def _libc_of(pid: int) -> str:

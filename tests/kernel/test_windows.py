@@ -24,6 +24,7 @@ pytest.importorskip("capstone", reason="the extra 'trace' is not installed")
 
 PRIME = 1009
 BREAKPOINT = b"\xcc"
+KILLS = 12
 LATE_S = 0.1  # what the design allows an emergency stop to take
 
 
@@ -131,7 +132,7 @@ print("ready", flush=True)
 while True:
     counter.allow(pid)
     report = counter.attach(pid, points)
-    window = windows.open(pid, 0, 0.1, 60.0, report.links)
+    window = windows.open(pid, 0, 0.01, 60.0, report.links)
     print("window", flush=True)
     windows.close(window)
 """
@@ -145,7 +146,7 @@ def test_a_daemon_killed_at_any_moment_leaves_the_target_healthy(counter, start_
     before = [byte_at(target.pid, point) for point in points]
     target.tell("churn 300")
     speed = int(target.line())
-    for _ in range(5):
+    for _ in range(KILLS):
         tests = str(Path(__file__).parents[1])
         command = [sys.executable, "-c", DAEMON, str(target.pid), tests, str(tmp_path)]
         daemon = subprocess.Popen(command, stdout=subprocess.PIPE)
