@@ -40,14 +40,15 @@ class Domain(enum.Enum):
 class Layer(enum.IntEnum):
     """Nested calls go from a higher layer to a lower one; only the outermost is charged."""
 
-    LIBC = 0
-    LIBC_WRAPPER = 1  # reallocarray and friends, which may call realloc through the PLT
-    OPERATOR_NEW = 2
-    OPERATOR_NEW_ARRAY = 3
-    PY_RAW = 4
-    PY_INNER = 5  # what PyMem_* and PyObject_* forward to
-    PY_MEM = 6
-    PY_OBJECT = 7
+    LIBC = 0  # malloc, free
+    LIBC_OVER = 1  # calloc, realloc, memalign: glibc's realloc(p, 0) calls free
+    LIBC_WRAPPER = 2  # reallocarray, aligned_alloc and friends
+    OPERATOR_NEW = 3
+    OPERATOR_NEW_ARRAY = 4
+    PY_RAW = 5
+    PY_INNER = 6  # what PyMem_* and PyObject_* forward to
+    PY_MEM = 7
+    PY_OBJECT = 8
 
 
 class Placement(NamedTuple):

@@ -37,7 +37,7 @@ def _native(call: Call, layer: Layer = Layer.LIBC, is_covered: bool = False) -> 
 
 def _operators() -> Iterator[tuple[str, Function]]:
     # libstdc++'s and libc++'s call malloc and free of the same process, so they are covered;
-    # allocator libraries bring their own, at the layer of malloc (see _layered).
+    # those that allocator libraries bring are not (see points_of).
     aligned = "St11align_val_t"
     nothrow = "RKSt9nothrow_t"
     for letter, layer in (("w", Layer.OPERATOR_NEW), ("a", Layer.OPERATOR_NEW_ARRAY)):
@@ -49,18 +49,18 @@ def _operators() -> Iterator[tuple[str, Function]]:
 
 
 def _allocator_names(prefix: str) -> Iterator[tuple[str, Function]]:
-    for name, call in {
-        "malloc": Call.MALLOC,
-        "calloc": Call.CALLOC,
-        "realloc": Call.REALLOC,
-        "free": Call.FREE,
-        "posix_memalign": Call.POSIX_MEMALIGN,
-        "aligned_alloc": Call.ALIGNED,
-        "memalign": Call.ALIGNED,
-        "valloc": Call.MALLOC,
-        "pvalloc": Call.MALLOC,
-    }.items():
-        yield prefix + name, _native(call)
+    for name, call, layer in (
+        ("malloc", Call.MALLOC, Layer.LIBC),
+        ("calloc", Call.CALLOC, Layer.LIBC_OVER),
+        ("realloc", Call.REALLOC, Layer.LIBC_OVER),
+        ("free", Call.FREE, Layer.LIBC),
+        ("posix_memalign", Call.POSIX_MEMALIGN, Layer.LIBC_WRAPPER),
+        ("aligned_alloc", Call.ALIGNED, Layer.LIBC_WRAPPER),
+        ("memalign", Call.ALIGNED, Layer.LIBC_OVER),
+        ("valloc", Call.MALLOC, Layer.LIBC_WRAPPER),
+        ("pvalloc", Call.MALLOC, Layer.LIBC_WRAPPER),
+    ):
+        yield prefix + name, _native(call, layer)
     yield prefix + "reallocarray", _native(Call.REALLOCARRAY, Layer.LIBC_WRAPPER, True)
 
 
@@ -82,7 +82,10 @@ FUNCTIONS: dict[str, Function] = {
     # tcmalloc's and mimalloc's direct interfaces.
     **{n: f for p in ("je_", "_rjem_", "tc_", "mi_") for n, f in _allocator_names(p)},
     **{f"{prefix}mallocx": _native(Call.MALLOC) for prefix in ("", "je_", "_rjem_")},
-    **{f"{prefix}rallocx": _native(Call.REALLOC) for prefix in ("", "je_", "_rjem_")},
+    **{
+        f"{prefix}rallocx": _native(Call.REALLOC, Layer.LIBC_OVER)
+        for prefix in ("", "je_", "_rjem_")
+    },
     **{
         f"{prefix}{n}": _native(Call.FREE)
         for prefix in ("", "je_", "_rjem_")
@@ -205,9 +208,9 @@ def points_of(symbols: Iterable[Symbol], path: str) -> list[AttachPoint]:
         if symbol is None or symbol.file_offset in taken:
             continue
         taken.add(symbol.file_offset)
-        layer, is_covered = function.layer, function.is_covered
+        is_covered = function.is_covered
         if name.startswith("_Z") and DEFINES_MALLOC in by_name:
-            layer, is_covered = Layer.LIBC, False
+            is_covered = False
         points.append(
             AttachPoint(
                 name,
@@ -216,7 +219,7 @@ def points_of(symbols: Iterable[Symbol], path: str) -> list[AttachPoint]:
                 symbol.size_bytes,
                 function.call,
                 function.domain,
-                layer,
+                function.layer,
                 is_covered=is_covered,
             )
         )

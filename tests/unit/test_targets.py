@@ -39,8 +39,18 @@ def test_operators_of_libstdcxx_are_covered_by_malloc_and_those_of_an_allocator_
     (alone,) = points_of(symbols("_Znwm"), PATH)
     assert (alone.layer, alone.is_covered) == (Layer.OPERATOR_NEW, True)
     own = {p.symbol: p for p in points_of(symbols("malloc", "_Znwm", "_ZdlPvm"), PATH)}
-    assert (own["_Znwm"].layer, own["_Znwm"].is_covered) == (Layer.LIBC, False)
+    assert (own["_Znwm"].layer, own["_Znwm"].is_covered) == (Layer.OPERATOR_NEW, False)
     assert own["_ZdlPvm"].call is Call.FREE
+
+
+def test_nested_calls_go_down_the_layers():
+    layers = [
+        FUNCTIONS[name].layer
+        for name in ("PyObject_Malloc", "PyMem_Malloc", "PyMem_RawMalloc", "_Znam", "_Znwm")
+    ]
+    layers += [FUNCTIONS[name].layer for name in ("reallocarray", "realloc", "free")]
+    assert layers == sorted(set(layers), reverse=True)
+    assert FUNCTIONS["PyMem_Malloc"].layer > Layer.PY_INNER > FUNCTIONS["PyMem_RawMalloc"].layer
 
 
 def test_every_allocation_has_a_free_in_its_family():
