@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 INCLUDE_DIRS = ["bpf", "cext"]
 HEADERS = ["events.h", "fit.h", "series.h", "records.h", "aggregator.h"]
 HEADERS += ["engine.h", "links.h", "ring.h"]
-HEADERS += ["trace_events.h", "remote.h", "links_tracepoint.h", "links_uprobe.h", "links_perf.h"]
+HEADERS += ["trace_events.h", "remote.h", "symbols.h", "branches.h"]
+HEADERS += ["links_tracepoint.h", "links_uprobe.h", "links_perf.h"]
+HEADERS += ["calibrate.h", "governor.h", "release.h", "sharing.h"]
 SOURCES = sorted(f"cext/{path.name}" for path in (ROOT / "cext").glob("*.c"))
 DEPENDS = [f"{d}/{path.name}" for d in INCLUDE_DIRS for path in (ROOT / d).glob("*.h")]
 # cffi's generated file needs -Wno-unused-function. -Werror is `make check`'s, by MW_CFLAGS: a newer
@@ -42,7 +44,7 @@ def builder() -> FFI:
         "".join(f'#include "{header}"\n' for header in HEADERS),
         sources=SOURCES,
         include_dirs=INCLUDE_DIRS,
-        libraries=["bpf", "m"],
+        libraries=["bpf", "elf", "m"],
         depends=DEPENDS,
         extra_compile_args=[*C_FLAGS, *os.environ.get("MW_CFLAGS", "").split()],
         extra_link_args=os.environ.get("MW_LDFLAGS", "").split(),
