@@ -9,9 +9,11 @@
  *     the middle of a change and is read again.
  *   glibc: a free chunk is in a bin (the next chunk's PREV_INUSE bit is off),
  *     in a tcache or fast bin (word 0 is a mangled link to a chunk of its size:
- *     glibc 2.32 and later; word 1 is the tcache's address: 2.29 to 2.33), or
- *     melted into another (its size is not what was asked for).  Not noticed:
- *     fast bins before 2.32, any tcache before 2.29.
+ *     glibc 2.32 and later; word 1 is the tcache's address: 2.29 to 2.31), or
+ *     melted into another (its size is not what was asked for).  Unknown: up to
+ *     120 bytes, word 1 zero and word 0 a link, which is either in a fast bin
+ *     or was never written since it was given out.  Not noticed: fast bins
+ *     before 2.32, any tcache before 2.29.
  *   others: contents compared with what an earlier audit saw; weak.
  *
  * Everywhere: unreadable is unmapped, hence freed; and a block all of whose

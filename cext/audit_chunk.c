@@ -15,9 +15,10 @@ enum {
 	CHUNK_ALIGN = 16,
 	/* The rest of a chunk that is too small to be split off (memalign: MINSIZE). */
 	SLACK_BYTES_MAX = 32,
-	/* sizeof(struct tcache_perthread_struct) + header, 2.29 and 2.30 to 2.33: the key is its address. */
+	/* sizeof(struct tcache_perthread_struct) + header, 2.29 and 2.30 to 2.31: the key is its address. */
 	TCACHE_CHUNK_2_29 = 0x250,
 	TCACHE_CHUNK_2_30 = 0x290,
+	FAST_CHUNK_MAX = 128, /* M_MXFAST's default, with the header */
 	LOOKS = 4, /* second reads per block */
 };
 
@@ -69,16 +70,32 @@ static bool is_size_of(const struct mw_block *block, const struct chunk *chunk)
 	return !(bytes % CHUNK_ALIGN) && bytes >= needed && bytes - needed <= SLACK_BYTES_MAX;
 }
 
+/* A tcache links to the block, a fast bin to its chunk; the last one nowhere. */
 static bool is_linked(const struct mw_block *block, const struct chunk *chunk, const struct look *look)
 {
-	uint64_t link = link_of(block, chunk), bytes = bytes_of(chunk->size), key_bytes = bytes_of(look->key_size);
+	uint64_t link = link_of(block, chunk), bytes = bytes_of(chunk->size);
 
-	if (!link) /* the last one of its list */
-		return true;
-	/* A tcache links to the block, a fast bin to its chunk. */
-	if (is_address(link) && (bytes_of(look->linked[0]) == bytes || bytes_of(look->linked[2]) == bytes))
-		return true;
-	return is_address(chunk->words[1]) && (key_bytes == TCACHE_CHUNK_2_29 || key_bytes == TCACHE_CHUNK_2_30);
+	return !link ||
+	       (is_address(link) && (bytes_of(look->linked[0]) == bytes || bytes_of(look->linked[2]) == bytes));
+}
+
+/* glibc 2.29 to 2.31: word 1 of what lies in a tcache is the tcache's address,
+ * and word 0 a plain link.  A living word 1 may point at anything, even behind
+ * a number like a tcache's size, hence both. */
+static bool is_keyed(const struct chunk *chunk, const struct look *look)
+{
+	uint64_t key_bytes = bytes_of(look->key_size), link = chunk->words[0];
+
+	return (!link || is_address(link)) && is_address(chunk->words[1]) &&
+	       (key_bytes == TCACHE_CHUNK_2_29 || key_bytes == TCACHE_CHUNK_2_30);
+}
+
+/* CPython's debug hooks put the size, big-endian, and a letter before seven
+ * times 0xfd in front of a block; freeing overwrites both. */
+static bool is_debug_block(const struct mw_block *block, const struct chunk *chunk)
+{
+	return __builtin_bswap64(chunk->previous_bytes) == block->size_bytes &&
+	       chunk->size >> 8 == 0xfdfdfdfdfdfdfdull;
 }
 
 static void free_block(struct mw_block *block, uint64_t *counter)
@@ -92,10 +109,19 @@ static void judge(struct mw_block *block, const struct chunk *chunk, const struc
 {
 	bool is_mapped = chunk->size & IS_MMAPPED;
 
-	if (!is_size_of(block, chunk))
+	if (is_debug_block(block, chunk))
+		mw_audit_alive(block, mw_audit_fingerprint(chunk->words, block->size_bytes), report);
+	else if (!is_size_of(block, chunk))
 		free_block(block, &report->chunks_melted);
-	else if (!is_mapped && is_linked(block, chunk, look))
+	else if (!is_mapped && is_keyed(chunk, look))
 		free_block(block, &report->chunks_linked);
+	else if (!is_mapped && is_linked(block, chunk, look) && chunk->words[1] && block->size_bytes >= 8)
+		free_block(block, &report->chunks_linked);
+	/* A tcache clears word 1 when it gives a block out, and leaves the link
+	 * until the program writes there: alive. But what lies in a fast bin
+	 * with a zero of the program's looks the same. */
+	else if (!is_mapped && is_linked(block, chunk, look) && bytes_of(chunk->size) <= FAST_CHUNK_MAX)
+		block->state = MW_SETTLED_UNKNOWN;
 	else if (!is_mapped && !(look->next_size & PREV_INUSE))
 		free_block(block, &report->chunks_binned);
 	/* A header left behind inside of a larger free chunk or the top: what
