@@ -79,7 +79,7 @@ static int audit_opaque(const struct mw_audit_target *target, struct mw_block **
 	int result;
 
 	for (uint32_t i = 0; i < count; i++)
-		ranges[i] = (struct mw_remote_range){ .address = blocks[i]->address, .size_bytes = sizeof(words[i]) };
+		ranges[i] = (struct mw_remote_range){.address = blocks[i]->address, .size_bytes = sizeof(words[i])};
 	result = mw_remote_read_ranges(target->pid, ranges, count, words, sizeof(words));
 	if (result)
 		return result;
@@ -105,8 +105,8 @@ static int audit_opaque(const struct mw_audit_target *target, struct mw_block **
 typedef int audit_some(const struct mw_audit_target *target, struct mw_block **blocks, uint32_t count,
 		       struct mw_audit_report *report);
 
-static int in_batches(audit_some *audit, const struct mw_audit_target *target, struct mw_block **blocks,
-		      uint32_t count, struct mw_audit_report *report)
+static int in_batches(audit_some *audit, const struct mw_audit_target *target, struct mw_block **blocks, uint32_t count,
+		      struct mw_audit_report *report)
 {
 	for (uint32_t i = 0; i < count; i += MW_AUDIT_BATCH) {
 		uint32_t some = count - i < MW_AUDIT_BATCH ? count - i : MW_AUDIT_BATCH;
@@ -169,7 +169,7 @@ int mw_audit_run(const struct mw_audit_target *target, struct mw_block *blocks, 
 	struct mw_block **sorted;
 	int result;
 
-	*ret = (struct mw_audit_report){ 0 };
+	*ret = (struct mw_audit_report){0};
 	if (!count)
 		return 0;
 	sorted = calloc(3 * (size_t)count, sizeof(struct mw_block *));

@@ -32,7 +32,7 @@
 enum mw_layout {
 	MW_LAYOUT_GLIBC = 1,
 	MW_LAYOUT_PYMALLOC = 2, /* CPython's small objects; its large ones are the native allocator's */
-	MW_LAYOUT_OPAQUE = 3,   /* jemalloc, tcmalloc, mimalloc (free-threaded CPython), musl, ... */
+	MW_LAYOUT_OPAQUE = 3,	/* jemalloc, tcmalloc, mimalloc (free-threaded CPython), musl, ... */
 };
 
 struct mw_audit_target {
@@ -46,14 +46,14 @@ struct mw_audit_report {
 	uint64_t alive;
 	uint64_t freed;
 	uint64_t unknown;
-	uint64_t pools_exact;     /* told by a pymalloc pool */
-	uint64_t pools_torn;      /* its pool changed each time it was read: unknown */
-	uint64_t chunks_linked;   /* freed: in a tcache or fast bin */
-	uint64_t chunks_binned;   /* freed: PREV_INUSE of the next chunk */
-	uint64_t chunks_melted;   /* freed: size is another now */
-	uint64_t contents_same;   /* alive, by contents alone */
+	uint64_t pools_exact;	   /* told by a pymalloc pool */
+	uint64_t pools_torn;	   /* its pool changed each time it was read: unknown */
+	uint64_t chunks_linked;	   /* freed: in a tcache or fast bin */
+	uint64_t chunks_binned;	   /* freed: PREV_INUSE of the next chunk */
+	uint64_t chunks_melted;	   /* freed: size is another now */
+	uint64_t contents_same;	   /* alive, by contents alone */
 	uint64_t contents_changed; /* freed: another block at the same address */
-	uint64_t unmapped;        /* freed: cannot be read any more */
+	uint64_t unmapped;	   /* freed: cannot be read any more */
 };
 
 /* Look at count blocks of target and fill in each one's state and, at first

@@ -19,23 +19,23 @@ enum {
 	TCACHE_CHUNK_2_29 = 0x250,
 	TCACHE_CHUNK_2_30 = 0x290,
 	FAST_CHUNK_MAX = 128, /* M_MXFAST's default, with the header */
-	LOOKS = 4, /* second reads per block */
+	LOOKS = 4,	      /* second reads per block */
 };
 
 static const uint64_t address_end = 1ull << 47; /* of user space; 5-level heaps are above only if asked for */
 
 struct chunk {
 	uint64_t previous_bytes; /* valid if the chunk before is free */
-	uint64_t size;           /* with flags */
+	uint64_t size;		 /* with flags */
 	uint64_t words[MW_AUDIT_WORDS];
 };
 
 /* What the second round brings, one word or three each. */
 struct look {
-	uint64_t next_size;     /* of the chunk behind */
+	uint64_t next_size;	/* of the chunk behind */
 	uint64_t previous_size; /* of the free chunk before */
-	uint64_t linked[3];     /* around where word 0 links to: -8, 0, +8 */
-	uint64_t key_size;      /* before where word 1 points to */
+	uint64_t linked[3];	/* around where word 0 links to: -8, 0, +8 */
+	uint64_t key_size;	/* before where word 1 points to */
 };
 
 static uint64_t bytes_of(uint64_t size)
@@ -94,8 +94,7 @@ static bool is_keyed(const struct chunk *chunk, const struct look *look)
  * times 0xfd in front of a block; freeing overwrites both. */
 static bool is_debug_block(const struct mw_block *block, const struct chunk *chunk)
 {
-	return __builtin_bswap64(chunk->previous_bytes) == block->size_bytes &&
-	       chunk->size >> 8 == 0xfdfdfdfdfdfdfdull;
+	return __builtin_bswap64(chunk->previous_bytes) == block->size_bytes && chunk->size >> 8 == 0xfdfdfdfdfdfdfdull;
 }
 
 static void free_block(struct mw_block *block, uint64_t *counter)
@@ -143,18 +142,18 @@ static uint32_t wish(const struct mw_block *block, const struct chunk *chunk, st
 	if (chunk->size & IS_MMAPPED || !is_size_of(block, chunk))
 		return 0;
 	places[count] = &look->next_size;
-	ranges[count++] = (struct mw_remote_range){ .address = start + bytes_of(chunk->size) + 8, .size_bytes = 8 };
+	ranges[count++] = (struct mw_remote_range){.address = start + bytes_of(chunk->size) + 8, .size_bytes = 8};
 	if (!(chunk->size & PREV_INUSE) && previous_bytes < start && !(previous_bytes % CHUNK_ALIGN)) {
 		places[count] = &look->previous_size;
-		ranges[count++] = (struct mw_remote_range){ .address = start - previous_bytes + 8, .size_bytes = 8 };
+		ranges[count++] = (struct mw_remote_range){.address = start - previous_bytes + 8, .size_bytes = 8};
 	}
 	if (is_address(link)) {
 		places[count] = look->linked;
-		ranges[count++] = (struct mw_remote_range){ .address = link - 8, .size_bytes = 24 };
+		ranges[count++] = (struct mw_remote_range){.address = link - 8, .size_bytes = 24};
 	}
 	if (is_address(key)) {
 		places[count] = &look->key_size;
-		ranges[count++] = (struct mw_remote_range){ .address = key - 8, .size_bytes = 8 };
+		ranges[count++] = (struct mw_remote_range){.address = key - 8, .size_bytes = 8};
 	}
 	return count;
 }
@@ -171,7 +170,7 @@ int mw_audit_chunks(const struct mw_audit_target *target, struct mw_block **bloc
 
 	_Static_assert(MW_AUDIT_BATCH * LOOKS <= MW_REMOTE_RANGES_MAX, "more looks than one call reads");
 	for (uint32_t i = 0; i < count; i++)
-		ranges[i] = (struct mw_remote_range){ .address = blocks[i]->address - 16, .size_bytes = sizeof(*chunks) };
+		ranges[i] = (struct mw_remote_range){.address = blocks[i]->address - 16, .size_bytes = sizeof(*chunks)};
 	result = mw_remote_read_ranges(target->pid, ranges, count, chunks, sizeof(chunks));
 	if (result)
 		return result;

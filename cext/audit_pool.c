@@ -26,7 +26,7 @@ struct pool_header {
 	uint64_t prevpool;
 	uint32_t arenaindex;
 	uint32_t szidx;
-	uint32_t nextoffset;    /* blocks from here on were never handed out */
+	uint32_t nextoffset;	/* blocks from here on were never handed out */
 	uint32_t maxnextoffset; /* of the last block */
 };
 
@@ -93,7 +93,7 @@ static bool walk_free_list(struct pool *pool)
 /* Read the pool around address, of one size or the other. */
 static int read_pool(uint32_t pid, uint64_t address, struct pool *pool)
 {
-	const uint32_t sizes[] = { POOL_BYTES_MAX, POOL_BYTES_MIN };
+	const uint32_t sizes[] = {POOL_BYTES_MAX, POOL_BYTES_MIN};
 
 	for (uint32_t i = 0; i < 2; i++) {
 		pool->address = address & ~(uint64_t)(sizes[i] - 1);
@@ -138,7 +138,7 @@ static bool is_class_of(const struct pool *pool, uint64_t size_bytes)
 static void audit_block(const struct pool *pool, struct mw_block *block, struct mw_audit_report *report)
 {
 	uint64_t offset = block->address - pool->address - POOL_HEADER_BYTES;
-	uint64_t index = offset / pool->block_bytes, words[MW_AUDIT_WORDS] = { 0 }, readable;
+	uint64_t index = offset / pool->block_bytes, words[MW_AUDIT_WORDS] = {0}, readable;
 
 	if (block->address < pool->address + POOL_HEADER_BYTES)
 		return; /* in the header: never handed out by this pool */
@@ -151,7 +151,8 @@ static void audit_block(const struct pool *pool, struct mw_block *block, struct 
 	/* Not the start or the size of its blocks: the pool was empty in between
 	 * and serves another size now. */
 	if (index >= pool->block_count || pool->free[index / 64] >> (index % 64) & 1 ||
-	    !(offset % pool->block_bytes ? is_debug_block(pool, offset, block) : is_class_of(pool, block->size_bytes))) {
+	    !(offset % pool->block_bytes ? is_debug_block(pool, offset, block)
+					 : is_class_of(pool, block->size_bytes))) {
 		block->state = MW_SETTLED_FREED;
 		return;
 	}
@@ -164,7 +165,7 @@ static void audit_block(const struct pool *pool, struct mw_block *block, struct 
 int mw_audit_pools(const struct mw_audit_target *target, struct mw_block **blocks, uint32_t count,
 		   struct mw_audit_report *report)
 {
-	struct pool pool = { 0 };
+	struct pool pool = {0};
 
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t address = blocks[i]->address;

@@ -104,7 +104,7 @@ static void vacate(struct mw_live *live, uint32_t hole)
 		live->slots[hole] = live->slots[slot];
 		hole = slot;
 	}
-	live->slots[hole] = (struct mw_block){ 0 };
+	live->slots[hole] = (struct mw_block){0};
 	live->count--;
 }
 
@@ -149,8 +149,8 @@ uint32_t mw_live_forget(struct mw_live *live, uint32_t pid)
 	return forgotten;
 }
 
-uint32_t mw_live_walk(const struct mw_live *live, uint32_t pid, uint64_t since_ns, uint64_t until_ns,
-		      uint32_t *cursor, struct mw_block *blocks, uint32_t count)
+uint32_t mw_live_walk(const struct mw_live *live, uint32_t pid, uint64_t since_ns, uint64_t until_ns, uint32_t *cursor,
+		      struct mw_block *blocks, uint32_t count)
 {
 	uint32_t found = 0;
 

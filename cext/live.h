@@ -29,10 +29,10 @@ struct mw_block {
 	uint64_t time_ns;      /* CLOCK_MONOTONIC, of the allocation: with pid and address, the identity */
 	uint64_t fingerprint;  /* of its contents when an audit first saw it; 0: not taken */
 	uint32_t pid;
-	uint32_t site;         /* index into sites.h; 0: the site could not be kept */
-	uint16_t domain;       /* enum mw_domain */
-	uint16_t state;        /* enum mw_settlement */
-	uint32_t reuses;       /* how often this address was returned before this time: each a free in between */
+	uint32_t site;	 /* index into sites.h; 0: the site could not be kept */
+	uint16_t domain; /* enum mw_domain */
+	uint16_t state;	 /* enum mw_settlement */
+	uint32_t reuses; /* how often this address was returned before this time: each a free in between */
 };
 
 /* An empty table that will hold at most blocks_max blocks (70 bytes each, taken
@@ -65,8 +65,8 @@ uint32_t mw_live_forget(struct mw_live *live, uint32_t pid);
  * move the cursor behind the last one looked at.  Return how many; 0 when the
  * table's end was reached.  Adds and removals in between may hide a block from
  * the walk or show it twice, never invent one. */
-uint32_t mw_live_walk(const struct mw_live *live, uint32_t pid, uint64_t since_ns, uint64_t until_ns,
-		      uint32_t *cursor, struct mw_block *blocks, uint32_t count);
+uint32_t mw_live_walk(const struct mw_live *live, uint32_t pid, uint64_t since_ns, uint64_t until_ns, uint32_t *cursor,
+		      struct mw_block *blocks, uint32_t count);
 
 uint32_t mw_live_count(const struct mw_live *live);
 

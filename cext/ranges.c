@@ -167,7 +167,7 @@ static void insert(struct mw_ranges *ranges, const struct mw_range *range)
 
 	ranges->free = ranges->nodes[node].right;
 	ranges->random = mw_mix(ranges->random + 0x9e3779b97f4a7c15ull);
-	ranges->nodes[node] = (struct node){ .range = *range, .priority = (uint32_t)ranges->random };
+	ranges->nodes[node] = (struct node){.range = *range, .priority = (uint32_t)ranges->random};
 	split(ranges, ranges->root, range->pid, range->address, &before, &rest);
 	ranges->root = merge(ranges, merge(ranges, before, node), rest);
 	ranges->count++;
@@ -205,13 +205,12 @@ static struct mw_range part_of(const struct mw_range *range, uint64_t from, uint
 
 	part.address = from;
 	part.size_bytes = to - from;
-	part.weight_bytes =
-		(uint64_t)((unsigned __int128)range->weight_bytes * part.size_bytes / range->size_bytes);
+	part.weight_bytes = (uint64_t)((unsigned __int128)range->weight_bytes * part.size_bytes / range->size_bytes);
 	return part;
 }
 
-uint32_t mw_ranges_cut(struct mw_ranges *ranges, uint32_t pid, uint64_t address, uint64_t size_bytes,
-		       uint64_t time_ns, struct mw_range *parts, uint32_t count)
+uint32_t mw_ranges_cut(struct mw_ranges *ranges, uint32_t pid, uint64_t address, uint64_t size_bytes, uint64_t time_ns,
+		       struct mw_range *parts, uint32_t count)
 {
 	/* A range that reaches past the end of the address space ends there. */
 	uint64_t end = size_bytes > UINT64_MAX - address ? UINT64_MAX : address + size_bytes;

@@ -36,8 +36,8 @@ int mw_ranges_add(struct mw_ranges *ranges, const struct mw_range *range);
  * Copies up to count, at least 2, of the parts taken out to parts; call again
  * until 0 is returned.  A cut in the middle needs a place for the rest: where there is none, the rest
  * is taken out too, as a part that lies outside of the asked range. */
-uint32_t mw_ranges_cut(struct mw_ranges *ranges, uint32_t pid, uint64_t address, uint64_t size_bytes,
-		       uint64_t time_ns, struct mw_range *parts, uint32_t count);
+uint32_t mw_ranges_cut(struct mw_ranges *ranges, uint32_t pid, uint64_t address, uint64_t size_bytes, uint64_t time_ns,
+		       struct mw_range *parts, uint32_t count);
 
 /* Forget every range of pid; return how many. */
 uint32_t mw_ranges_forget(struct mw_ranges *ranges, uint32_t pid);

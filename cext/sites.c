@@ -10,7 +10,7 @@
 struct mw_sites {
 	struct mw_site *sites;
 	uint32_t *slots; /* index of a site, 0: empty */
-	uint32_t *free;  /* stack of indices given back */
+	uint32_t *free;	 /* stack of indices given back */
 	uint32_t slot_count;
 	uint32_t free_count;
 	uint32_t sites_max;
@@ -89,12 +89,12 @@ uint32_t mw_sites_intern(struct mw_sites *sites, uint32_t pid, uint16_t domain, 
 	}
 	sites->slots[slot] = index;
 	sites->sites[index] = (struct mw_site){
-		.native_stack = native_stack,
-		.python_stack = python_stack,
-		.since_ns = since_ns,
-		.pid = pid,
-		.domain = domain,
-		.is_used = 1,
+	    .native_stack = native_stack,
+	    .python_stack = python_stack,
+	    .since_ns = since_ns,
+	    .pid = pid,
+	    .domain = domain,
+	    .is_used = 1,
 	};
 	return index;
 }
@@ -148,7 +148,8 @@ uint32_t mw_sites_forget(struct mw_sites *sites, uint32_t pid)
 		const struct mw_site *site = &sites->sites[i];
 
 		if (site->is_used)
-			sites->slots[slot_of(sites, site->pid, site->domain, site->native_stack, site->python_stack)] = i;
+			sites->slots[slot_of(sites, site->pid, site->domain, site->native_stack, site->python_stack)] =
+			    i;
 	}
 	return forgotten;
 }

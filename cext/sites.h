@@ -23,7 +23,7 @@ enum {
 /* Blocks and bytes; the weighted ones estimate what the program really did. */
 struct mw_sum {
 	uint64_t blocks; /* as seen */
-	uint64_t bytes;  /* as seen */
+	uint64_t bytes;	 /* as seen */
 	uint64_t weight_bytes;
 	double weight_blocks;
 };
@@ -31,13 +31,13 @@ struct mw_sum {
 struct mw_site {
 	uint64_t native_stack; /* hash, see stacks.h; 0: none */
 	uint64_t python_stack;
-	uint64_t since_ns;      /* since when its process is traced: its age and its fit begin there */
+	uint64_t since_ns;	/* since when its process is traced: its age and its fit begin there */
 	uint64_t first_time_ns; /* of its first and its last event */
 	uint64_t last_time_ns;
 	struct mw_sum allocated;
-	struct mw_sum freed;    /* seen freed, returned again (freed in between), or found freed by an audit */
-	struct mw_sum survived; /* of the live ones: what the last audit found alive */
-	struct mw_sum grown;    /* growth sampling: pages that became resident here, no block behind them */
+	struct mw_sum freed;	    /* seen freed, returned again (freed in between), or found freed by an audit */
+	struct mw_sum survived;	    /* of the live ones: what the last audit found alive */
+	struct mw_sum grown;	    /* growth sampling: pages that became resident here, no block behind them */
 	uint64_t told_weight_bytes; /* allocated.weight_bytes at the last tick */
 	uint32_t pid;
 	uint16_t domain; /* enum mw_domain */

@@ -106,7 +106,7 @@ uint32_t mw_stacks_forget(struct mw_stacks *stacks, uint32_t pid)
 			continue;
 		stacks->word_count -= stack->word_count;
 		free((void *)stack->words);
-		*stack = (struct mw_stack){ 0 };
+		*stack = (struct mw_stack){0};
 		forgotten++;
 	}
 	if (!forgotten)
@@ -118,7 +118,7 @@ uint32_t mw_stacks_forget(struct mw_stacks *stacks, uint32_t pid)
 		struct mw_stack stack = stacks->slots[slot];
 
 		if (stack.words) {
-			stacks->slots[slot] = (struct mw_stack){ 0 };
+			stacks->slots[slot] = (struct mw_stack){0};
 			stacks->slots[slot_of(stacks, stack.pid, stack.stack)] = stack;
 		}
 		slot = slot + 1 == stacks->slot_count ? 0 : slot + 1;

@@ -22,7 +22,7 @@ struct mw_stack {
 	const uint64_t *words;
 	uint32_t pid;
 	uint32_t word_count;
-	uint16_t kind;      /* enum mw_stack_kind */
+	uint16_t kind;	    /* enum mw_stack_kind */
 	uint16_t truncated; /* 1: the root is missing */
 	uint32_t reserved;
 };

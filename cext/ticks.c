@@ -33,7 +33,7 @@ void mw_past_thin(struct mw_past *column)
 }
 
 void mw_past_fit(const struct mw_past *column, const struct mw_ticks *ticks, uint64_t since_ns, uint64_t now_ns,
-		   uint64_t now_value, struct mw_fit *ret)
+		 uint64_t now_value, struct mw_fit *ret)
 {
 	double times_s[MW_TICKS_MAX + 1], bytes[MW_TICKS_MAX + 1];
 	uint32_t count = 0;

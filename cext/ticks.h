@@ -38,7 +38,7 @@ void mw_past_thin(struct mw_past *column);
 
 /* Fit the kept samples not older than since_ns, and the present one. */
 void mw_past_fit(const struct mw_past *column, const struct mw_ticks *ticks, uint64_t since_ns, uint64_t now_ns,
-		   uint64_t now_value, struct mw_fit *ret);
+		 uint64_t now_value, struct mw_fit *ret);
 
 /* How far the present value lies above the least of the newer half of the kept
  * samples: the cheap question that decides which columns are worth a fit. */

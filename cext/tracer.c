@@ -86,7 +86,7 @@ static struct mw_tracer_process *process_of(struct mw_tracer *tracer, uint32_t p
 	tracer->latest = process;
 	if (!process)
 		return NULL;
-	*process = (struct mw_tracer_process){ .pid = pid, .since_ns = time_ns };
+	*process = (struct mw_tracer_process){.pid = pid, .since_ns = time_ns};
 	tracer->pids[process - tracer->processes] = pid;
 	tracer->counters.process_count++;
 	return process;
@@ -150,13 +150,13 @@ static void take_alloc(struct mw_tracer *tracer, const struct mw_block_event *ev
 	struct mw_tracer_process *process = process_of(tracer, event->pid, event->time_ns);
 	double blocks = weight_blocks(event->size_bytes, event->weight_bytes);
 	struct mw_block replaced, block = {
-		.address = event->address,
-		.size_bytes = event->size_bytes,
-		.weight_bytes = event->weight_bytes,
-		.time_ns = event->time_ns,
-		.pid = event->pid,
-		.domain = event->domain,
-	};
+				      .address = event->address,
+				      .size_bytes = event->size_bytes,
+				      .weight_bytes = event->weight_bytes,
+				      .time_ns = event->time_ns,
+				      .pid = event->pid,
+				      .domain = event->domain,
+				  };
 	struct mw_site *site;
 	int result;
 
@@ -239,11 +239,11 @@ static void take_map(struct mw_tracer *tracer, const struct mw_block_event *even
 {
 	struct mw_tracer_process *process = process_of(tracer, event->pid, event->time_ns);
 	struct mw_range range = {
-		.address = event->address,
-		.size_bytes = event->size_bytes,
-		.weight_bytes = event->weight_bytes,
-		.time_ns = event->time_ns,
-		.pid = event->pid,
+	    .address = event->address,
+	    .size_bytes = event->size_bytes,
+	    .weight_bytes = event->weight_bytes,
+	    .time_ns = event->time_ns,
+	    .pid = event->pid,
 	};
 	double blocks = weight_blocks(event->size_bytes, event->weight_bytes);
 
@@ -326,12 +326,12 @@ static void take_stack_event(struct mw_tracer *tracer, const struct mw_stack_eve
 	uint64_t head_bytes = sizeof(*event) - sizeof(event->words);
 	uint32_t words_per_frame = event->kind == MW_STACK_PYTHON ? 2 : 1;
 	struct mw_stack stack = {
-		.stack = event->stack,
-		.words = event->words,
-		.pid = event->pid,
-		.word_count = event->frame_count * words_per_frame,
-		.kind = event->kind,
-		.truncated = event->truncated ? 1 : 0,
+	    .stack = event->stack,
+	    .words = event->words,
+	    .pid = event->pid,
+	    .word_count = event->frame_count * words_per_frame,
+	    .kind = event->kind,
+	    .truncated = event->truncated ? 1 : 0,
 	};
 
 	/* The ring may round a record up, never down. */
@@ -513,7 +513,7 @@ void mw_tracer_forget(struct mw_tracer *tracer, uint32_t pid)
 	mw_sites_forget(tracer->sites, pid);
 	if (process) {
 		tracer->pids[process - tracer->processes] = 0;
-		*process = (struct mw_tracer_process){ 0 };
+		*process = (struct mw_tracer_process){0};
 		tracer->counters.process_count--;
 	}
 	tracer->latest = NULL;

@@ -21,13 +21,13 @@ struct mw_tracer;
 /* Bounds, fixed at creation; past one, things are counted in
  * mw_tracer_counters, not stored. */
 struct mw_tracer_limits {
-	uint32_t blocks_max;    /* 70 bytes each */
-	uint32_t ranges_max;    /* 64 bytes each */
-	uint32_t stacks_max;    /* 50 bytes each */
-	uint32_t words_max;     /* 8 bytes each, of all stacks together */
-	uint32_t sites_max;     /* 520 bytes each, once used */
+	uint32_t blocks_max;	/* 70 bytes each */
+	uint32_t ranges_max;	/* 64 bytes each */
+	uint32_t stacks_max;	/* 50 bytes each */
+	uint32_t words_max;	/* 8 bytes each, of all stacks together */
+	uint32_t sites_max;	/* 520 bytes each, once used */
 	uint32_t processes_max; /* 1.5 KiB each, once used */
-	uint32_t rows_max;      /* site rows of one table, 420 bytes each */
+	uint32_t rows_max;	/* site rows of one table, 420 bytes each */
 	uint32_t reserved;
 };
 
@@ -81,29 +81,29 @@ uint32_t mw_tracer_thread_requests(struct mw_tracer *tracer, struct mw_thread_ev
  *   allocated = live blocks + freed + replaced + untracked + settled freed + forgotten */
 struct mw_tracer_counters {
 	uint64_t records_total;
-	uint64_t records_refused_total; /* not a record: wrong size, kind or domain, address 0, pid 0 */
-	uint64_t allocated_total;       /* MW_BLOCK_ALLOC */
-	uint64_t freed_total;           /* MW_BLOCK_FREE of a remembered block */
-	uint64_t unmatched_frees_total; /* of a block we do not remember: allocated before, not sampled, untracked */
-	uint64_t stale_frees_total;     /* of the block before the one that is live (see mw_block_event) */
-	uint64_t missed_frees_total;    /* a block came where one was live: replaced */
+	uint64_t records_refused_total;	 /* not a record: wrong size, kind or domain, address 0, pid 0 */
+	uint64_t allocated_total;	 /* MW_BLOCK_ALLOC */
+	uint64_t freed_total;		 /* MW_BLOCK_FREE of a remembered block */
+	uint64_t unmatched_frees_total;	 /* of a block we do not remember: allocated before, not sampled, untracked */
+	uint64_t stale_frees_total;	 /* of the block before the one that is live (see mw_block_event) */
+	uint64_t missed_frees_total;	 /* a block came where one was live: replaced */
 	uint64_t untracked_blocks_total; /* blocks_max, or processes_max */
 	uint64_t untracked_bytes_total;
 	uint64_t forgotten_blocks_total;
-	uint64_t mapped_total;          /* MW_BLOCK_MAP */
-	uint64_t unmapped_total;        /* MW_BLOCK_UNMAP that hit a remembered range */
+	uint64_t mapped_total;	 /* MW_BLOCK_MAP */
+	uint64_t unmapped_total; /* MW_BLOCK_UNMAP that hit a remembered range */
 	uint64_t unmatched_unmaps_total;
-	uint64_t missed_unmaps_total;   /* a mapping came over a remembered one */
+	uint64_t missed_unmaps_total;	 /* a mapping came over a remembered one */
 	uint64_t untracked_ranges_total; /* ranges_max: mappings, or rests of cut ones */
 	uint64_t forgotten_ranges_total;
-	uint64_t growths_total;         /* MW_BLOCK_GROWTH */
+	uint64_t growths_total; /* MW_BLOCK_GROWTH */
 	uint64_t stacks_total;
-	uint64_t stacks_refused_total;  /* stacks_max or words_max */
-	uint64_t stacks_collided_total; /* a hash that stood for other words */
-	uint64_t sites_refused_total;   /* charges to MW_SITE_OTHER: sites_max */
+	uint64_t stacks_refused_total;	  /* stacks_max or words_max */
+	uint64_t stacks_collided_total;	  /* a hash that stood for other words */
+	uint64_t sites_refused_total;	  /* charges to MW_SITE_OTHER: sites_max */
 	uint64_t processes_refused_total; /* events of processes past processes_max */
 	uint64_t threads_asked_total;
-	uint64_t settled_alive_total;   /* answers, not blocks: a block may be audited often */
+	uint64_t settled_alive_total; /* answers, not blocks: a block may be audited often */
 	uint64_t settled_freed_total;
 	uint64_t settled_unknown_total;
 	uint64_t block_count;
@@ -123,17 +123,17 @@ enum mw_heap_group {
 };
 
 struct mw_process_row {
-	uint64_t since_ns; /* CLOCK_MONOTONIC of its first event */
-	uint64_t window_ns; /* see mw_tracer_add_window() */
+	uint64_t since_ns;	    /* CLOCK_MONOTONIC of its first event */
+	uint64_t window_ns;	    /* see mw_tracer_add_window() */
 	struct mw_sum allocated[6]; /* by enum mw_domain; [0] is empty */
 	struct mw_sum freed[6];
 	struct mw_sum survived[6];
 	struct mw_sum grown[6];
 	uint64_t untracked_bytes;
 	double allocated_bytes_per_second[3]; /* by enum mw_heap_group, weighted, since the last table */
-	struct mw_fit live[3];                /* of live weighted bytes */
-	struct mw_target_counts counts;       /* as last told */
-	uint64_t counts_time_ns;              /* 0: never told */
+	struct mw_fit live[3];		      /* of live weighted bytes */
+	struct mw_target_counts counts;	      /* as last told */
+	uint64_t counts_time_ns;	      /* 0: never told */
 	uint32_t pid;
 	uint32_t reserved;
 };
@@ -150,7 +150,7 @@ struct mw_site_row {
 	struct mw_sum grown;
 	double allocated_bytes_per_second; /* weighted, since the last table */
 	double survived_bytes_per_second;  /* survived / audited windows; 0: no window */
-	struct mw_fit live;                /* of live weighted bytes */
+	struct mw_fit live;		   /* of live weighted bytes */
 	uint32_t pid;
 	uint32_t site; /* MW_SITE_OTHER: all sites past sites_max, of all processes */
 	uint16_t domain;
@@ -159,10 +159,10 @@ struct mw_site_row {
 
 /* What "top" means. */
 enum mw_site_order {
-	MW_ORDER_GROWTH = 1,    /* slope of live bytes, of those that rose most */
-	MW_ORDER_LIVE = 2,      /* live weighted bytes */
-	MW_ORDER_SURVIVED = 3,  /* what audits found alive */
-	MW_ORDER_GROWN = 4,     /* growth sampling */
+	MW_ORDER_GROWTH = 1,	/* slope of live bytes, of those that rose most */
+	MW_ORDER_LIVE = 2,	/* live weighted bytes */
+	MW_ORDER_SURVIVED = 3,	/* what audits found alive */
+	MW_ORDER_GROWN = 4,	/* growth sampling */
 	MW_ORDER_ALLOCATED = 5, /* allocated weighted bytes */
 };
 

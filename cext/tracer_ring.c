@@ -29,7 +29,7 @@ void mw_tracer_close_ring(struct mw_tracer *tracer)
 /* A descriptor number may come to mean another map, hence the id. */
 static int open_ring(struct mw_tracer *tracer, int map_fd)
 {
-	struct bpf_map_info info = { 0 };
+	struct bpf_map_info info = {0};
 	uint32_t info_bytes = sizeof(info);
 
 	if (bpf_obj_get_info_by_fd(map_fd, &info, &info_bytes))

@@ -43,7 +43,7 @@ struct mw_tracer {
 	struct mw_stacks *stacks;
 	struct mw_sites *sites;
 	struct mw_tracer_process *processes;
-	uint32_t *pids;                   /* of processes, packed for the search; 0: unused */
+	uint32_t *pids;			  /* of processes, packed for the search; 0: unused */
 	struct mw_tracer_process *latest; /* events come in runs of one process */
 	struct mw_ticks ticks;
 	struct mw_tracer_counters counters;

@@ -27,12 +27,12 @@ static void fill_process(struct mw_tracer *tracer, struct mw_tracer_process *pro
 			 struct mw_process_row *row)
 {
 	*row = (struct mw_process_row){
-		.since_ns = process->since_ns,
-		.window_ns = process->window_ns,
-		.untracked_bytes = process->untracked_bytes,
-		.counts = process->counts,
-		.counts_time_ns = process->counts_time_ns,
-		.pid = process->pid,
+	    .since_ns = process->since_ns,
+	    .window_ns = process->window_ns,
+	    .untracked_bytes = process->untracked_bytes,
+	    .counts = process->counts,
+	    .counts_time_ns = process->counts_time_ns,
+	    .pid = process->pid,
 	};
 	memcpy(row->allocated, process->allocated, sizeof(row->allocated));
 	memcpy(row->freed, process->freed, sizeof(row->freed));
@@ -43,9 +43,9 @@ static void fill_process(struct mw_tracer *tracer, struct mw_tracer_process *pro
 
 		if (elapsed_s > 0)
 			row->allocated_bytes_per_second[group] =
-				(double)(allocated - process->told_weight_bytes[group]) / elapsed_s;
+			    (double)(allocated - process->told_weight_bytes[group]) / elapsed_s;
 		mw_past_fit(&process->live[group], &tracer->ticks, process->since_ns, tracer->table.time_ns,
-			      live_in_group(process, group), &row->live[group]);
+			    live_in_group(process, group), &row->live[group]);
 	}
 }
 
@@ -97,7 +97,7 @@ static uint32_t rank(struct mw_tracer *tracer, uint32_t pid, uint32_t order)
 		/* MW_SITE_OTHER is of nobody, hence in every process' table. */
 		if (!site->is_used || !site->first_time_ns || (pid && i != MW_SITE_OTHER && site->pid != pid))
 			continue;
-		tracer->ranked[count++] = (struct mw_ranked_site){ key_of(tracer, site, order), i };
+		tracer->ranked[count++] = (struct mw_ranked_site){key_of(tracer, site, order), i};
 	}
 	qsort(tracer->ranked, count, sizeof(*tracer->ranked), compare_ranked);
 	return count;
@@ -118,26 +118,26 @@ static void fill_site(struct mw_tracer *tracer, uint32_t index, double elapsed_s
 	uint64_t window_ns = site->pid ? window_of(tracer, site->pid) : 0;
 
 	*row = (struct mw_site_row){
-		.native_stack = site->native_stack,
-		.python_stack = site->python_stack,
-		.since_ns = site->since_ns,
-		.first_time_ns = site->first_time_ns,
-		.last_time_ns = site->last_time_ns,
-		.allocated = site->allocated,
-		.freed = site->freed,
-		.survived = site->survived,
-		.grown = site->grown,
-		.pid = site->pid,
-		.site = index,
-		.domain = site->domain,
+	    .native_stack = site->native_stack,
+	    .python_stack = site->python_stack,
+	    .since_ns = site->since_ns,
+	    .first_time_ns = site->first_time_ns,
+	    .last_time_ns = site->last_time_ns,
+	    .allocated = site->allocated,
+	    .freed = site->freed,
+	    .survived = site->survived,
+	    .grown = site->grown,
+	    .pid = site->pid,
+	    .site = index,
+	    .domain = site->domain,
 	};
 	if (elapsed_s > 0)
 		row->allocated_bytes_per_second =
-			(double)(site->allocated.weight_bytes - site->told_weight_bytes) / elapsed_s;
+		    (double)(site->allocated.weight_bytes - site->told_weight_bytes) / elapsed_s;
 	if (window_ns)
 		row->survived_bytes_per_second = (double)site->survived.weight_bytes / ((double)window_ns / 1e9);
-	mw_past_fit(&site->live, &tracer->ticks, site->since_ns, tracer->table.time_ns,
-		      mw_site_live_weight_bytes(site), &row->live);
+	mw_past_fit(&site->live, &tracer->ticks, site->since_ns, tracer->table.time_ns, mw_site_live_weight_bytes(site),
+		    &row->live);
 }
 
 static void count_now(struct mw_tracer *tracer)
@@ -193,9 +193,9 @@ int mw_tracer_table(struct mw_tracer *tracer, uint64_t time_ns, uint32_t pid, ui
 	if (time_ns <= table->time_ns)
 		return -EINVAL;
 	*table = (struct mw_tracer_table){
-		.time_ns = time_ns,
-		.processes = tracer->process_rows,
-		.sites = tracer->site_rows,
+	    .time_ns = time_ns,
+	    .processes = tracer->process_rows,
+	    .sites = tracer->site_rows,
 	};
 	for (uint32_t i = 0; i < tracer->limits.processes_max; i++) {
 		struct mw_tracer_process *process = &tracer->processes[i];

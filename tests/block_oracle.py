@@ -4,7 +4,6 @@ a dictionary of pages. What they cannot know (bounds) they do not have."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Optional
 
 
 @dataclass
@@ -31,7 +30,7 @@ class Blocks:
         }
     )
 
-    def add(self, pid: int, address: int, block: Block) -> Optional[Block]:
+    def add(self, pid: int, address: int, block: Block) -> Block | None:
         self.counters["allocated_total"] += 1
         replaced = self.live.get((pid, address))
         self.counters["missed_frees_total"] += replaced is not None

@@ -36,7 +36,9 @@ def stack_event(pid: int, stack: int, words: Sequence[int], **fields: Any) -> by
         **fields,
     }
     event = ffi.new("struct mw_stack_event *", values)
-    return bytes(ffi.buffer(event))[: ffi.offsetof("struct mw_stack_event", "words") + 8 * len(words)]
+    return bytes(ffi.buffer(event))[
+        : ffi.offsetof("struct mw_stack_event", "words") + 8 * len(words)
+    ]
 
 
 def thread_event(pid: int, thread_pointer: int) -> bytes:

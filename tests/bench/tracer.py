@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from trace_records import block_event, recording, stack_event
+from trace_records import block_event, recording, stack_event  # noqa: E402
 
-from mwtrace.capi import check, ffi, lib
+from mwtrace.capi import check, ffi, lib  # noqa: E402
 
 PROCESSES = 4
 
@@ -90,7 +90,9 @@ def main() -> None:
     print(f"{records} records, {counters.block_count} live at the end, {counters.site_count} sites")
     print(f"table in {table_ms:.2f} ms")
     # The best run is what the code can do; the median is what this machine let it do.
-    print(f"{max(rates):,.0f} events/s at best, {sorted(rates)[len(rates) // 2]:,.0f} in the median")
+    print(
+        f"{max(rates):,.0f} events/s at best, {sorted(rates)[len(rates) // 2]:,.0f} in the median"
+    )
 
 
 if __name__ == "__main__":

@@ -56,9 +56,7 @@ class Tracer:
 
     def blocks(self, pid=0, since_ns=0, until_ns=2**64 - 1):
         cursor, blocks = ffi.new("uint32_t *"), ffi.new("struct mw_block[]", 5000)
-        count = lib.mw_tracer_survivors(
-            self.pointer, pid, since_ns, until_ns, cursor, blocks, 5000
-        )
+        count = lib.mw_tracer_survivors(self.pointer, pid, since_ns, until_ns, cursor, blocks, 5000)
         return blocks, count
 
     def settle(self, states):
