@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 INCLUDE_DIRS = ["bpf", "cext"]
 HEADERS = ["events.h", "fit.h", "series.h", "records.h", "aggregator.h"]
 HEADERS += ["engine.h", "links.h", "ring.h"]
+HEADERS += ["trace_events.h", "remote.h", "live.h", "ranges.h", "stacks.h", "ticks.h", "sites.h"]
+HEADERS += ["tracer.h", "audit.h"]
 SOURCES = sorted(f"cext/{path.name}" for path in (ROOT / "cext").glob("*.c"))
 DEPENDS = [f"{d}/{path.name}" for d in INCLUDE_DIRS for path in (ROOT / d).glob("*.h")]
 # cffi's generated file needs -Wno-unused-function. -Werror is `make check`'s, by MW_CFLAGS: a newer

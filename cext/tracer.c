@@ -92,10 +92,13 @@ static struct mw_tracer_process *process_of(struct mw_tracer *tracer, uint32_t p
 	return process;
 }
 
-/* A sampled block of no bytes still stands for one block. */
+/* How many blocks one stands for; one of no bytes is sampled as if it had one,
+ * and in exact mode it weighs nothing and is one. */
 static double weight_blocks(uint64_t size_bytes, uint64_t weight_bytes)
 {
-	return size_bytes ? (double)weight_bytes / (double)size_bytes : 1.0;
+	if (!size_bytes)
+		return weight_bytes ? (double)weight_bytes : 1.0;
+	return (double)weight_bytes / (double)size_bytes;
 }
 
 static void sum_add(struct mw_sum *sum, uint64_t size_bytes, uint64_t weight_bytes, double blocks)

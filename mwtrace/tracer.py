@@ -285,7 +285,8 @@ def _by_domain(sums: Sequence[Any] | CData) -> dict[Domain, Sum]:
 
 
 def _counts(struct: str, record: CData) -> dict[str, int]:
-    return {name: getattr(record, name) for name, _ in ffi.typeof(struct).fields}
+    names = [name for name, _ in ffi.typeof(struct).fields if name.endswith(("_total", "_count"))]
+    return {name: getattr(record, name) for name in names}
 
 
 def _site(row: CData) -> SiteRow:

@@ -21,6 +21,7 @@ FLOOR = {
     "host": 2,
     "probes": 2,
     "aggregator": 2,
+    "tracer": 2,
     "registry": 3,
     "sources": 3,
     "verdicts": 3,
