@@ -13,43 +13,47 @@
 
 enum {
 	PYMALLOC_BLOCK_MAX = 512, /* SMALL_REQUEST_THRESHOLD, since Python 3.3 */
-	LANE_BITS = 16,
+	LANE_BITS = 8,
+	LANE_VALUES = 255,
 };
 
-/* Four lanes of 16 bits, one per word; 0 stands for a word of zeros or none. */
+/* A lane of 8 bits per word; 0 stands for a word of zeros or none. */
 uint64_t mw_audit_fingerprint(const uint64_t words[MW_AUDIT_WORDS], uint64_t size_bytes)
 {
 	uint64_t fingerprint = 0;
 
 	for (uint32_t i = 0; i < MW_AUDIT_WORDS && (i + 1) * sizeof(*words) <= size_bytes; i++) {
-		uint64_t lane = words[i] ? mw_mix(words[i]) >> (64 - LANE_BITS) | 1 : 0;
+		uint64_t lane = words[i] ? mw_spread(mw_mix(words[i]), LANE_VALUES) + 1 : 0;
 
 		fingerprint |= lane << (LANE_BITS * i);
 	}
 	return fingerprint;
 }
 
-/* Whether no word that was there is there still.  One word alone proves
- * nothing: a counter changes in a living block, too. */
-static int is_other(uint64_t before, uint64_t now)
+/* Whether a third or more of the words that were there have changed.  What a leak
+ * holds is at rest, while a cache puts another entry of the same kind in the
+ * place of an old one: some words (a type, flags) are then the same.  A Python
+ * object's count and type say nothing either way. */
+static int is_other(const struct mw_block *block, uint64_t now)
 {
-	uint32_t known = 0;
+	int is_object = block->domain == MW_DOMAIN_PY_OBJECT;
+	uint32_t known = 0, changed = 0;
 
-	for (uint32_t i = 0; i < MW_AUDIT_WORDS; i++) {
-		uint16_t lane = (uint16_t)(before >> (LANE_BITS * i));
+	for (uint32_t i = is_object ? 2 : 0; i < MW_AUDIT_WORDS; i++) {
+		uint8_t lane = (uint8_t)(block->fingerprint >> (LANE_BITS * i));
 
 		if (!lane)
 			continue;
 		known++;
-		if (lane == (uint16_t)(now >> (LANE_BITS * i)))
-			return 0;
+		changed += lane != (uint8_t)(now >> (LANE_BITS * i));
 	}
-	return known > 1;
+	/* One word of a native block may well be a counter in a living one. */
+	return changed > (is_object ? 0 : 1) && 3 * changed >= known;
 }
 
 void mw_audit_alive(struct mw_block *block, uint64_t fingerprint, struct mw_audit_report *report)
 {
-	if (block->fingerprint && is_other(block->fingerprint, fingerprint)) {
+	if (block->fingerprint && is_other(block, fingerprint)) {
 		report->contents_changed++;
 		block->state = MW_SETTLED_FREED;
 		return;

@@ -16,8 +16,8 @@
  *     before 2.32, any tcache before 2.29.
  *   others: contents compared with what an earlier audit saw; weak.
  *
- * Everywhere: unreadable is unmapped, hence freed; and a block all of whose
- * first four words changed is another one at the same address.  Knows no site
+ * Everywhere: unreadable is unmapped, hence freed; and a block a third
+ * of whose first eight words changed is another one at the same address.  Knows no site
  * and no window; writes nothing into the target. */
 
 #ifndef MW_AUDIT_H

@@ -11,7 +11,7 @@
 
 enum {
 	MW_AUDIT_BATCH = 128, /* blocks per round of remote reads */
-	MW_AUDIT_WORDS = 4,   /* of a block's contents that make its fingerprint */
+	MW_AUDIT_WORDS = 8,   /* of a block's contents that make its fingerprint */
 };
 
 /* blocks ascend by address. */
