@@ -128,7 +128,7 @@ enum mw_call {
  *   higher layer is never nested. malloc and free 0; calloc, realloc, memalign 1
  *   (glibc's realloc(p, 0) calls free); reallocarray, aligned_alloc,
  *   posix_memalign, valloc, pvalloc 2; operator new, delete 3; new[], delete[]
- *   4; PyMem_Raw 5; PyMem 6; PyObject 7.
+ *   4; PyMem_Raw 5; what PyMem_ and PyObject_ forward to 6; PyMem 7; PyObject 8.
  * argument_shift: 1 where the probe sits after the arguments were moved one
  *   register up (PyObject_Malloc+3: size is in the second one).
  * pushed_words: words pushed between function entry and the probe. Must be 0

@@ -23,6 +23,7 @@ FLOOR = {
     "cpython": 3,
     "probes": 3,  # which functions to probe is asked of host's ELF facts
     "aggregator": 2,
+    "tracer": 2,
     "registry": 4,
     "sources": 4,
     "verdicts": 4,
