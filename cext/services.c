@@ -106,7 +106,6 @@ void mw_services_begin_tick(struct mw_services *services)
 		service->largest_cgroup_id = 0;
 		service->largest_pid = 0;
 		service->process_count = 0;
-		service->is_gone = 0;
 	}
 }
 
@@ -163,6 +162,7 @@ void mw_services_end_tick(struct mw_services *services, const struct mw_clock *c
 			end_service(service);
 			continue;
 		}
+		service->is_gone = 0;
 		if (is_whole)
 			mw_history_add(service->subject.history, clock, service->anon_pages + service->swap_pages);
 		service->first_time_ns = mw_history_first_time_ns(service->subject.history);

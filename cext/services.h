@@ -32,7 +32,7 @@ struct mw_service {
 	uint32_t member_count; /* now, between the ticks too */
 	uint32_t births;       /* since the history began */
 	uint8_t is_occupied;   /* it was given a process since it was last gone */
-	uint8_t is_gone;       /* since this tick */
+	uint8_t is_gone;       /* and no table has said so yet */
 };
 
 struct mw_services;

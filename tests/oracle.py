@@ -106,6 +106,7 @@ class Service:
     history: History
     births: int = 0
     is_gone: bool = False
+    was_told: bool = False  # that it is
     first_time_ns: int = 0
 
 
@@ -193,7 +194,8 @@ class Aggregator:
     def _settle_service(self, service_id: int, service: Service, is_whole: bool) -> None:
         members = self._members(service_id)
         if service.is_gone and not members:
-            del self.services[service_id]
+            if service.was_told:
+                del self.services[service_id]
         elif not members:
             service.is_gone = True
             service.first_time_ns = service.history.first_time_ns
@@ -207,6 +209,8 @@ class Aggregator:
     def _rows(self) -> list[dict]:
         candidates = []
         for service_id, service in self.services.items():
+            if service.is_gone and service.was_told:
+                continue
             row = self._service_row(service_id, service)
             if row["is_gone"]:
                 key = (2, -row["private_bytes"], service_id)
@@ -225,7 +229,8 @@ class Aggregator:
         candidates.sort(key=lambda candidate: candidate[0])
         rows = [row for _, row in candidates[: self.limits.rows_max]]
         omitted = len(candidates) - len(rows)
-        self.counters["rows_omitted_total"] += omitted
+        news = [key for key, _ in candidates[self.limits.rows_max :] if key[0] != 4]
+        self.counters["rows_omitted_total"] += len(news)
         shown = [r for r in rows if r["process"] is None and not r["is_gone"]]
         least_bytes = min(
             (r["private_bytes"] for r in shown if not r["rising_levels"]), default=float("inf")
@@ -233,6 +238,8 @@ class Aggregator:
         for row in shown:
             row["is_top"] = not omitted or row["private_bytes"] >= least_bytes
         for row in rows:
+            if row["is_gone"]:
+                self.services[row["service_id"]].was_told = True
             if row["process"] is not None and row["rising_levels"]:
                 self.processes[row["process"][0]].was_told = True
         return rows
