@@ -24,7 +24,7 @@ struct mw_limits {
 	uint64_t bucket_ns[4];	/* widths of the history levels */
 	uint64_t screen_bytes;	/* a subject whose lower envelope rose by less in every window is not fitted */
 	uint32_t processes_max; /* up to 120 bytes each, and a history of 1 KiB while it lives */
-	uint32_t services_max;	/* 168 bytes each, and a history of 1 KiB while it has processes; id 0 is nobody's */
+	uint32_t services_max;	/* 176 bytes each, and a history of 1 KiB while it has processes; id 0 is nobody's */
 	uint32_t rows_max;	/* rows of one table: 112 bytes each, and 3.9 KiB for the fits of a rising one */
 	uint32_t unnamed_max;	/* processes handed to Python for naming in one tick: 40 bytes each */
 	uint32_t incidents_max; /* OOM victims kept for one table: 160 bytes each */

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional, Protocol
 
 from mwtrace.aggregator import Aggregator, Incident, Limits, Table
@@ -28,6 +28,7 @@ from mwtrace.verdicts import Verdicts
 log = logging.getLogger(__name__)
 
 _URGENT_TICK_S = 1.0
+_SHORTEST_WINDOW_TICKS = 8  # mw_fit_window_samples[0]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Daemon:
             self._is_chosen if settings.pids else None,
         )
         self.verdicts = Verdicts(
-            settings.thresholds, self.registry.subject, self._limit, self._is_alive
+            _thresholds(settings), self.registry.subject, self._limit, self._is_alive
         )
         self.source = open_source(
             engine,
@@ -189,3 +190,10 @@ class Daemon:
         except ProcessError:
             return False
         return True
+
+
+def _thresholds(settings: Settings) -> Thresholds:
+    """Before the shortest window is full nobody can be called steady."""
+    thresholds = settings.thresholds
+    window_s = _SHORTEST_WINDOW_TICKS * settings.interval_s
+    return replace(thresholds, learning_s=max(thresholds.learning_s, window_s))

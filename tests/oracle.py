@@ -108,6 +108,7 @@ class Service:
     is_gone: bool = False
     was_told: bool = False  # that it is
     first_time_ns: int = 0
+    founded_ns: int = 0
 
 
 class Aggregator:
@@ -336,10 +337,12 @@ class Aggregator:
         if service is None or service.is_gone:
             service = self.services[service_id] = Service(History(self.clock))
         process_ns, service_ns = process.history.first_time_ns, service.history.first_time_ns
-        if process_ns and service_ns and process_ns <= service_ns:
+        if not service_ns:
+            service.founded_ns = max(service.founded_ns, process_ns)
+        elif process_ns and process_ns <= service.founded_ns:
             service.history = History(self.clock)
             service.births = 0
-        elif service_ns:
+        else:
             service.births += 1
         process.service_id = service_id
         return "named"
@@ -349,32 +352,34 @@ def levels_of(row: dict) -> tuple[tuple[Fit, ...], ...]:
     """Return what a rising row should show: the filled windows of each level that rises."""
     if not row["rising_levels"]:
         return ()
-    shown = []
+    shown, kept = [], []  # a struct inside an array lives as long as the array
     for level in LEVELS:
         samples = row["history"].samples(level) if level in row["rising_levels"] else []
         times_s = ffi.new("double[]", [time_ns / 1e9 for time_ns, _ in samples])
         values = ffi.new("double[]", [float(pages * PAGE_BYTES) for _, pages in samples])
         fits = ffi.new("struct mw_fit[]", lib.MW_FIT_WINDOWS)
         assert lib.mw_fit_level(times_s, values, len(samples), fits) == 0
-        shown.append(tuple(_fit(fit, row["history"]) for fit in fits if fit.sample_count))
-    return tuple(shown)
+        shown.append([fit for fit in fits if fit.sample_count])
+        kept.append(fits)
+    growth_bytes = max([0.0, *(fit.envelope_growth_bytes for level in shown for fit in level)])
+    return tuple(tuple(_fit(fit, row["history"], growth_bytes) for fit in level) for level in shown)
 
 
-def _fit(fit: CData, history: History) -> Fit:
+def _fit(fit: CData, history: History, growth_bytes: float) -> Fit:
     values = {name: getattr(fit, name) for name in Fit._fields}
     values["rise_bytes"] = tuple(fit.rise_bytes)
-    values["earlier_peak_bytes"] = _earlier_peak_bytes(fit, history)
+    values["earlier_peak_bytes"] = _earlier_peak_bytes(fit, history, growth_bytes)
     return Fit(**values)
 
 
-def _earlier_peak_bytes(fit: CData, history: History) -> float:
+def _earlier_peak_bytes(fit: CData, history: History, growth_bytes: float) -> float:
     """Say how high the subject was before the window, its first minute and level 0 left out."""
     from_s = history.first_time_ns / NS_PER_S + 60
     peaks = [0.0]
     for level in LEVELS[1:]:
         width_s = history.clock.bucket_ns[level] / NS_PER_S
         hidden = width_s * max(0.0, fit.theil_sen_bytes_per_second)
-        hidden = min(hidden, 0.8 * max(0.0, fit.envelope_growth_bytes))
+        hidden = min(hidden, 0.8 * growth_bytes)
         for time_ns, pages in history.samples(level):
             time_s = time_ns / NS_PER_S
             if from_s <= time_s and time_s + width_s <= fit.first_time_s:

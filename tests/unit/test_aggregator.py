@@ -178,6 +178,16 @@ def test_a_service_whose_processes_all_ended_is_gone_once_and_restarts_anew(host
     assert service_row(host.tick()).first_time_s == host.time_s
 
 
+def test_a_service_that_starts_a_process_in_every_tick_keeps_its_history(host: Host) -> None:
+    for pid in range(10, 30):
+        host.pages[pid] = 3
+        table = host.tick()
+        host.name(*asked_for(table))
+    row = service_row(table)
+    assert row.first_time_s == 15.0
+    assert row.births == 17
+
+
 def test_an_exit_ends_a_process_at_once(host: Host) -> None:
     host.pages = {7: 3}
     host.tick()
