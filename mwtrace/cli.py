@@ -5,12 +5,13 @@ Errors that we raise on purpose end here as one line and a remedy, never as a tr
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 import click
 
@@ -36,11 +37,21 @@ def _quantity(parse: Callable[[str], float]) -> Callable[..., Optional[float]]:
 class _Group(click.Group):
     """As click's, but that it leaves errors of writing to ``main()``."""
 
-    def invoke(self, ctx: click.Context) -> object:
-        try:
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _write_errors():
+            return super().make_context(*args, **kwargs)  # shows the help
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _write_errors():
             return super().invoke(ctx)
-        except OSError as error:
-            raise _WriteError(error) from error
+
+
+@contextlib.contextmanager
+def _write_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _WriteError(error) from error
 
 
 class _WriteError(Exception):

@@ -186,7 +186,8 @@ class Recorder:
         self._write("time_s,private_bytes")
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written was told then
+            self._file.close()
 
     def on_change(self, change: VerdictChange) -> None:
         pass
