@@ -24,7 +24,7 @@ struct mw_limits {
 	uint64_t bucket_ns[4];	/* widths of the history levels */
 	uint64_t screen_bytes;	/* a subject whose lower envelope rose by less in every window is not fitted */
 	uint32_t processes_max; /* up to 120 bytes each, and a history of 1 KiB while it lives */
-	uint32_t services_max;	/* 168 bytes each, and a history of 1 KiB while it has processes; id 0 is nobody's */
+	uint32_t services_max;	/* 176 bytes each, and a history of 1 KiB while it has processes; id 0 is nobody's */
 	uint32_t rows_max;	/* rows of one table: 112 bytes each, and 3.9 KiB for the fits of a rising one */
 	uint32_t unnamed_max;	/* processes handed to Python for naming in one tick: 40 bytes each */
 	uint32_t incidents_max; /* OOM victims kept for one table: 160 bytes each */
@@ -43,7 +43,7 @@ enum mw_subject_kind {
 enum mw_row_flag {
 	MW_ROW_RISING = 1,  /* the screen let it through: fits are filled in */
 	MW_ROW_TOP = 2,	    /* among the largest services: shown, fitted only if rising too */
-	MW_ROW_GONE = 4,    /* a service without processes since this tick */
+	MW_ROW_GONE = 4,    /* a service that has lost its last process; told once */
 	MW_ROW_CLEARED = 8, /* a process, once a rising row, that ran another program: its history began anew */
 };
 
@@ -99,7 +99,7 @@ struct mw_counters {
 	uint64_t processes_gone_total;
 	uint64_t processes_untracked_total; /* records of processes beyond processes_max */
 	uint64_t services_untracked_total;  /* names beyond services_max */
-	uint64_t rows_omitted_total;	    /* subjects that did not fit into a table */
+	uint64_t rows_omitted_total;	    /* rising, gone or cleared subjects that did not fit into a table */
 	uint64_t naming_deferred_total;	    /* processes that waited a tick for a name, once per tick */
 	uint64_t incidents_dropped_total;
 	uint64_t pid_reused_total;	/* a pid that came back with another start time */

@@ -226,14 +226,14 @@ int mw_fit_level(const double *times_s, const double *bytes, uint32_t count, str
 }
 
 double mw_fit_earlier_peak(const struct mw_fit *fit, const struct mw_column *columns, uint32_t column_count,
-			   double from_s)
+			   double from_s, double growth_bytes)
 {
 	double peak = 0;
 
 	for (uint32_t c = 0; c < column_count; c++) {
 		const struct mw_column *column = &columns[c];
-		double hidden = fmin(column->width_s * fmax(0, fit->theil_sen_bytes_per_second),
-				     0.8 * fmax(0, fit->envelope_growth_bytes));
+		double hidden =
+		    fmin(column->width_s * fmax(0, fit->theil_sen_bytes_per_second), 0.8 * fmax(0, growth_bytes));
 
 		for (uint32_t i = 0; i < column->count; i++) {
 			if (column->times_s[i] + column->width_s > fit->first_time_s)

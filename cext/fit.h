@@ -66,9 +66,10 @@ struct mw_column {
  *
  * The columns keep minima, so the top of a saw's tooth is not in them: a
  * sample counts for as much more as the subject, at the window's slope, would
- * have grown within its bucket.  Not for more than four fifths of the window's
- * growth, or a leak that sets in after a long calm would hide behind it. */
+ * have grown within its bucket.  Not for more than four fifths of
+ * growth_bytes, the most that the envelope has grown in any window, or a leak
+ * that sets in after a long calm would hide behind it. */
 double mw_fit_earlier_peak(const struct mw_fit *fit, const struct mw_column *columns, uint32_t column_count,
-			   double from_s);
+			   double from_s, double growth_bytes);
 
 #endif

@@ -202,6 +202,9 @@ static void fill(const struct mw_rows *rows, const struct candidate *candidate, 
 		fill_process(rows, candidate->process, ret);
 		break;
 	case GONE_SERVICE:
+		fill_service(rows, candidate->service, candidate->id, ret);
+		candidate->service->is_gone = 0;
+		break;
 	case OTHER_SERVICE:
 		fill_service(rows, candidate->service, candidate->id, ret);
 		break;
@@ -261,6 +264,17 @@ static void fit_rising(struct mw_rows *rows, uint32_t count)
 	}
 }
 
+/* Those that were to be judged, or whose end was to be told; who is calm and
+ * small is judged by having no row. */
+static uint64_t count_omitted(const struct candidate *omitted, uint32_t count)
+{
+	uint64_t news = 0;
+
+	for (uint32_t i = 0; i < count && omitted[i].group != OTHER_SERVICE; i++)
+		news++;
+	return news;
+}
+
 uint32_t mw_rows_choose(struct mw_rows *rows, uint64_t *omitted_total, const struct mw_row **ret)
 {
 	uint32_t candidates = collect(rows);
@@ -272,7 +286,7 @@ uint32_t mw_rows_choose(struct mw_rows *rows, uint64_t *omitted_total, const str
 	for (uint32_t i = 0; i < count; i++)
 		fill(rows, &rows->candidates[i], &rows->rows[i]);
 	mark_top(rows->rows, count, count == candidates);
-	*omitted_total += candidates - count;
+	*omitted_total += count_omitted(rows->candidates + count, candidates - count);
 	*ret = rows->rows;
 	return count;
 }

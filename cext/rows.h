@@ -22,8 +22,9 @@ void mw_rows_destroy(struct mw_rows *rows);
 
 /* Choose and fill the table's rows, valid until the next call: rising services,
  * rising processes, both by their rise; services gone and processes cleared;
- * the other services by size.  Count in omitted_total what did not fit.  Return
- * how many. */
+ * the other services by size.  Count in omitted_total what did not fit, but for
+ * the last group.  A service that is gone stays so until a table has room to
+ * say it.  Return how many. */
 uint32_t mw_rows_choose(struct mw_rows *rows, uint64_t *omitted_total, const struct mw_row **ret);
 
 /* Fill ret with the count largest processes of a service; return how many. */

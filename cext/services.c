@@ -48,14 +48,22 @@ uint32_t mw_services_end(const struct mw_services *services)
 	return services->used_end;
 }
 
-/* A process that has no sample yet (it ran another program since the last tick)
- * is as good as born now. */
-static int is_older(const struct mw_process *process, const struct mw_service *service)
+/* Begin the history, begin it anew, or count a birth.  A process that has no
+ * sample yet (it ran another program since the last tick) is as good as born
+ * now. */
+static void welcome(struct mw_service *service, const struct mw_process *process)
 {
 	uint64_t process_ns = mw_history_first_time_ns(process->subject.history);
-	uint64_t service_ns = mw_history_first_time_ns(service->subject.history);
 
-	return process_ns && process_ns <= service_ns;
+	if (!mw_history_first_time_ns(service->subject.history)) {
+		if (process_ns > service->founded_ns)
+			service->founded_ns = process_ns;
+	} else if (process_ns && process_ns <= service->founded_ns) {
+		mw_subject_clear(&service->subject);
+		service->births = 0;
+	} else {
+		service->births++;
+	}
 }
 
 int mw_services_join(struct mw_services *services, uint32_t service_id, struct mw_process *process)
@@ -72,12 +80,7 @@ int mw_services_join(struct mw_services *services, uint32_t service_id, struct m
 	mw_services_leave(services, process);
 	if (service_id >= services->used_end)
 		services->used_end = service_id + 1;
-	if (is_older(process, service)) {
-		mw_subject_clear(&service->subject);
-		service->births = 0;
-	} else if (mw_history_first_time_ns(service->subject.history)) {
-		service->births++;
-	}
+	welcome(service, process);
 	process->service_id = service_id;
 	service->member_count++;
 	service->is_occupied = 1;
@@ -106,7 +109,6 @@ void mw_services_begin_tick(struct mw_services *services)
 		service->largest_cgroup_id = 0;
 		service->largest_pid = 0;
 		service->process_count = 0;
-		service->is_gone = 0;
 	}
 }
 
@@ -147,6 +149,7 @@ static void end_service(struct mw_service *service)
 	service->is_gone = 1;
 	service->is_occupied = 0;
 	service->births = 0;
+	service->founded_ns = 0;
 	mw_subject_deinit(&service->subject);
 }
 
@@ -163,6 +166,7 @@ void mw_services_end_tick(struct mw_services *services, const struct mw_clock *c
 			end_service(service);
 			continue;
 		}
+		service->is_gone = 0;
 		if (is_whole)
 			mw_history_add(service->subject.history, clock, service->anon_pages + service->swap_pages);
 		service->first_time_ns = mw_history_first_time_ns(service->subject.history);

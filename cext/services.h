@@ -1,10 +1,14 @@
 /* services.h - groups of processes under one id, added up at each tick.
  *
  * A service's history must show growth, not the order in which its processes
- * became known.  So it begins anew whenever a process joins that was there at
- * the history's first sample: the samples so far were of a part of the service.
- * A process born later is a step, and that is real.  The first ticks, in which
+ * became known.  So it begins anew whenever a process joins that was there when
+ * the first one was: the samples so far were of a part of the service.  A
+ * process born later is a step, and that is real.  The first ticks, in which
  * thousands of processes are named bit by bit, need no case of their own.
+ *
+ * "When the first one was", not when the first sample was: naming takes a tick,
+ * so of a service that starts a process in every tick there is always one that
+ * is not named yet, and its history would begin anew for ever.
  *
  * Must not know names, tables or events. */
 
@@ -25,6 +29,7 @@ struct mw_service {
 	uint64_t total_vm_pages;
 	uint64_t oldest_start_time_ns;
 	uint64_t first_time_ns; /* of the history, kept for the row that says GONE */
+	uint64_t founded_ns;	/* first sample of the latest of those processes that joined before the history began */
 	uint64_t largest_private_pages;
 	uint64_t largest_cgroup_id;
 	uint32_t largest_pid;
@@ -32,12 +37,12 @@ struct mw_service {
 	uint32_t member_count; /* now, between the ticks too */
 	uint32_t births;       /* since the history began */
 	uint8_t is_occupied;   /* it was given a process since it was last gone */
-	uint8_t is_gone;       /* since this tick */
+	uint8_t is_gone;       /* and no table has said so yet */
 };
 
 struct mw_services;
 
-/* Ids below services_max: 144 bytes each once used, the history apart.  NULL
+/* Ids below services_max: 152 bytes each once used, the history apart.  NULL
  * if there is no memory. */
 struct mw_services *mw_services_create(uint32_t services_max);
 void mw_services_destroy(struct mw_services *services);

@@ -102,6 +102,21 @@ void mw_subject_take_fits(struct mw_subject *subject, struct mw_fits *fits)
  * its data, compiles, and lets go of what that took. */
 static const double START_UP_S = 60;
 
+/* The most that the lower envelope has grown in any window. */
+static double greatest_growth(const struct mw_fits *fits)
+{
+	double greatest = 0;
+
+	for (uint32_t level = 0; level < MW_LEVELS; level++) {
+		for (uint32_t window = 0; window < MW_FIT_WINDOWS; window++) {
+			double growth = fits->windows[level][window].envelope_growth_bytes;
+
+			greatest = growth > greatest ? growth : greatest;
+		}
+	}
+	return greatest;
+}
+
 /* Level 0 is not asked: its peaks may be bursts of one tick, while the least
  * of a minute was there for all of it. */
 static void find_earlier_peaks(const struct mw_subject *subject, const struct mw_clock *clock)
@@ -110,6 +125,7 @@ static void find_earlier_peaks(const struct mw_subject *subject, const struct mw
 	double times_s[COLUMNS][MW_LEVEL_SAMPLES];
 	double bytes[COLUMNS][MW_LEVEL_SAMPLES];
 	struct mw_column columns[COLUMNS];
+	double growth_bytes = greatest_growth(subject->fits);
 	double from_s = (double)mw_history_first_time_ns(subject->history) / 1e9 + START_UP_S;
 
 	for (uint32_t i = 0; i < COLUMNS; i++) {
@@ -127,7 +143,8 @@ static void find_earlier_peaks(const struct mw_subject *subject, const struct mw
 			struct mw_fit *fit = &subject->fits->windows[level][window];
 
 			if (fit->sample_count)
-				fit->earlier_peak_bytes = mw_fit_earlier_peak(fit, columns, COLUMNS, from_s);
+				fit->earlier_peak_bytes =
+				    mw_fit_earlier_peak(fit, columns, COLUMNS, from_s, growth_bytes);
 		}
 	}
 }

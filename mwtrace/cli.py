@@ -5,12 +5,13 @@ Errors that we raise on purpose end here as one line and a remedy, never as a tr
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 import click
 
@@ -18,6 +19,10 @@ from mwtrace import __version__
 from mwtrace.demo import SHAPES, run
 from mwtrace.errors import ConfigError, MwtraceError
 from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, parse_size
+
+# Below, ticks alone would take a CPU; above, a leak has ended the host before it is named.
+_INTERVAL_MIN_S = 0.1
+_INTERVAL_MAX_S = 3600.0
 
 
 def _quantity(parse: Callable[[str], float]) -> Callable[..., Optional[float]]:
@@ -29,7 +34,52 @@ def _quantity(parse: Callable[[str], float]) -> Callable[..., Optional[float]]:
     return read
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Group(click.Group):
+    """As click's, but that it leaves errors of writing to ``main()``."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _write_errors():
+            return super().make_context(*args, **kwargs)  # shows the help
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _write_errors():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _write_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _WriteError(error) from error
+
+
+class _WriteError(Exception):
+    """An OSError that click must not see: it ends the process for a broken pipe by itself."""
+
+
+def _interval(ctx: click.Context, option: click.Parameter, text: str) -> float:
+    interval_s = parse_duration(text)
+    if not _INTERVAL_MIN_S <= interval_s <= _INTERVAL_MAX_S:
+        raise ConfigError(
+            f"cannot look at all processes every {text}",
+            "Choose an interval from 100ms to 1h; the default of 5s suits nearly everyone.",
+        )
+    return interval_s
+
+
+def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) -> Optional[float]:
+    duration_s = None if text is None else parse_duration(text)
+    if duration_s == 0:
+        raise ConfigError("cannot watch for no time", "See --once for what is there now.")
+    return duration_s
+
+
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="mwtrace")
 @click.option("--all", "watch_all", is_flag=True, help="Watch every process of this host.")
 @click.option(
@@ -49,14 +99,12 @@ def _quantity(parse: Callable[[str], float]) -> Callable[..., Optional[float]]:
 )
 @click.option(
     "--interval",
-    callback=_quantity(parse_duration),
+    callback=_interval,
     default="5s",
     show_default=True,
     help="Time between two looks at all processes.",
 )
-@click.option(
-    "--duration", callback=_quantity(parse_duration), help="Stop after this time.  [default: never]"
-)
+@click.option("--duration", callback=_duration, help="Stop after this time.  [default: never]")
 @click.option("--once", is_flag=True, help="Show what is there now, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per verdict change.")
 @click.option("--record", metavar="FILE", help="With one --pid: write what 'mwtrace replay' reads.")
@@ -89,10 +137,14 @@ def cli(
     )
     asked = [name for name, given in (("--all", watch_all), ("--pid", pids)) if given]
     if ctx.invoked_subcommand is not None:
-        if asked or services:
-            raise ConfigError(f"'{ctx.invoked_subcommand}' takes no {(*asked, '--service')[0]}")
+        given = _given(ctx) - {"--verbose"}
+        if given:
+            raise ConfigError(f"'{ctx.invoked_subcommand}' takes no {min(given)}")
         return
     if not asked and not services and not once:
+        given = _given(ctx)
+        if given:
+            raise ConfigError(f"{min(given)} of what?", "Say --all, --pid or --service.")
         click.echo(ctx.get_help())
         return
     if len(asked) > 1:
@@ -104,6 +156,16 @@ def cli(
 
     settings = Settings(interval_s=interval, duration_s=duration, pids=pids, allow_bpf=not no_bpf)
     watch(settings, services, once=once, as_json=as_json, record=record, is_verbose=verbose)
+
+
+def _given(ctx: click.Context) -> set[str]:
+    """Return the options of the watch that the operator wrote, by their long names."""
+    default = click.core.ParameterSource.DEFAULT
+    return {
+        max(option.opts, key=len)
+        for option in ctx.command.params
+        if option.name and ctx.get_parameter_source(option.name) not in (None, default)
+    }
 
 
 @cli.command()
@@ -150,7 +212,12 @@ def replay(file: Path, as_json: bool) -> None:
     metavar="SIZE",
     help="Growth, or turnover, per second.",
 )
-@click.option("--seconds", type=float, help="Stop after this time.  [default: never]")
+@click.option(
+    "--seconds",
+    callback=_quantity(parse_duration),
+    metavar="TIME",
+    help="Stop after this time.  [default: never]",
+)
 def demo(shape: str, rate: float, seconds: Optional[float]) -> None:
     """Run a program that leaks, or one that only looks as if it did."""
     run(shape, rate, seconds)
@@ -159,26 +226,55 @@ def demo(shape: str, rate: float, seconds: Optional[float]) -> None:
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line; exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not _open_standard_files():
+        _fail("standard output is closed", "Send it somewhere: a file, a pipe or /dev/null.", 2)
     try:
         code = cli.main(_spread_pids(words), prog_name="mwtrace", standalone_mode=False)
+        sys.stdout.flush()
     except MwtraceError as error:
         _fail(f"{error}", error.remedy, error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), "Run 'mwtrace --help' to see what can be asked for.", 2)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read us has gone: nothing is left to say, and no flush at exit may say otherwise.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except (_WriteError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, _WriteError) else error
+        # What is still in the buffer cannot be written either: no flush at exit may try.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
+        if isinstance(cause, BrokenPipeError):
+            sys.exit(141)  # whoever read us has gone: nothing is left to say
+        where = f"{cause.filename}: " if isinstance(cause, OSError) and cause.filename else ""
+        why = cause.strerror if isinstance(cause, OSError) else cause
+        _fail(f"cannot go on: {where}{why}", "Make room, or send the output somewhere else.", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _open_standard_files() -> bool:
+    """Fill the places of closed standard files; return whether standard output was open.
+
+    Else the next file to be opened would get its number, and our words.
+    """
+    is_open = sys.stdout is not None
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
+    return is_open
+
+
 def _fail(message: str, remedy: str, exit_code: int) -> NoReturn:
-    print(f"mwtrace: {message}", file=sys.stderr)
+    # What is named in it may be foreign, as the whole message of click is.
+    print(f"mwtrace: {_one_line(message)}", file=sys.stderr)
     if remedy:
         print(f"  {remedy}", file=sys.stderr)
     sys.exit(exit_code)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _spread_pids(words: list[str]) -> list[str]:
@@ -188,6 +284,6 @@ def _spread_pids(words: list[str]) -> list[str]:
     for word in words:
         if in_pids and word.isdigit() and spread[-1] != "--pid":
             spread.append("--pid")
-        in_pids = word == "--pid" or (in_pids and word.isdigit())
+        in_pids = word == "--pid" or word.startswith("--pid=") or (in_pids and word.isdigit())
         spread.append(word)
     return spread

@@ -5,7 +5,10 @@ They choose what is told; how it reads is decided in ``tell``.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import io
+import select
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,8 +17,9 @@ from typing import Optional, TextIO
 
 from mwtrace.aggregator import Incident, Table
 from mwtrace.daemon import Daemon
-from mwtrace.errors import ConfigError
+from mwtrace.errors import ConfigError, HostError, ProcessGone
 from mwtrace.model import Service, SubjectId, Verdict, VerdictChange
+from mwtrace.tell.cells import printable
 from mwtrace.tell.lines import Totals, json_line, oom_json_line, oom_line, text_line
 from mwtrace.tell.losses import short_words
 from mwtrace.tell.terminal import Screen
@@ -26,6 +30,9 @@ from mwtrace.verdicts import Standing
 Wanted = Callable[[SubjectId], bool]
 
 _HISTORIES_MAX = 64  # rows that get a sparkline; no terminal is higher
+_NAMES_SUGGESTED_MAX = 5
+# A process is named when it has been seen twice, and judged at the tick after that.
+_TICKS_UNTIL_NAMED = 3
 
 
 def wanted(services: Sequence[str]) -> Wanted:
@@ -34,9 +41,30 @@ def wanted(services: Sequence[str]) -> Wanted:
 
     def is_wanted(subject: SubjectId) -> bool:
         name = subject.service.name
-        return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        # Literally too: a name may hold what means something in a pattern.
+        return not patterns or any(
+            name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in patterns
+        )
 
     return is_wanted
+
+
+def unmatched(daemon: Daemon, services: Sequence[str]) -> Optional[str]:
+    """Say that no service here is one of these and which ones there are; None if one is.
+
+    None too while the watch is too young to know.
+    """
+    if not services or daemon.counters.get("ticks_total", 0) < _TICKS_UNTIL_NAMED:
+        return None
+    is_wanted = wanted(services)
+    there = sorted(daemon.verdicts.standings.values(), key=lambda s: -s.subject.private_bytes)
+    if any(is_wanted(standing.subject.id) for standing in there):
+        return None
+    names = [printable(s.subject.id.service.name) for s in there[:_NAMES_SUGGESTED_MAX]]
+    if len(there) > len(names):
+        names.append(f"{len(there) - len(names):,} more")
+    asked = ", ".join(f"'{printable(name)}'" for name in services)
+    return f"no service here matches {asked}; there are: {', '.join(names) or 'none'}"
 
 
 def anchor() -> WallAnchor:
@@ -70,7 +98,7 @@ class Lines:
         print(line, file=self._file, flush=True)
 
     def on_tick(self, table: Table) -> None:
-        pass
+        _check_reader(self._file)
 
 
 class JsonLines:
@@ -96,16 +124,17 @@ class JsonLines:
         print(line, file=self._file, flush=True)
 
     def on_tick(self, table: Table) -> None:
-        pass
+        _check_reader(self._file)
 
 
-class Live:
-    """The table on the operator's terminal, drawn at each tick."""
+class Unmatched:
+    """Says once, beside the lines, that nothing is called what the operator asked for."""
 
-    def __init__(self, screen: Screen, daemon: Daemon, is_wanted: Wanted) -> None:
-        self._screen = screen
+    def __init__(self, file: TextIO, daemon: Daemon, services: Sequence[str]) -> None:
+        self._file = file
         self._daemon = daemon
-        self._is_wanted = is_wanted
+        self._services = services
+        self._is_done = False
 
     def on_change(self, change: VerdictChange) -> None:
         pass
@@ -114,7 +143,33 @@ class Live:
         pass
 
     def on_tick(self, table: Table) -> None:
-        self._screen.draw(view(self._daemon, self._is_wanted))
+        if self._is_done or self._daemon.counters["ticks_total"] < _TICKS_UNTIL_NAMED:
+            return
+        self._is_done = True
+        words = unmatched(self._daemon, self._services)
+        if words:
+            print(f"mwtrace: {words}; waiting for one", file=self._file, flush=True)
+
+
+class Live:
+    """The table on the operator's terminal, drawn at each tick."""
+
+    def __init__(self, screen: Screen, daemon: Daemon, services: Sequence[str]) -> None:
+        self._screen = screen
+        self._daemon = daemon
+        self._services = services
+        self._is_wanted = wanted(services)
+
+    def on_change(self, change: VerdictChange) -> None:
+        pass
+
+    def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
+        pass
+
+    def on_tick(self, table: Table) -> None:
+        shown = view(self._daemon, self._is_wanted)
+        notice = unmatched(self._daemon, self._services) or ""
+        self._screen.draw(replace(shown, notice=notice))
 
 
 class Recorder:
@@ -127,7 +182,12 @@ class Recorder:
             raise ConfigError(
                 f"cannot record to {path}: {error.strerror}", "Name a file that is not there yet."
             ) from error
-        print("time_s,private_bytes", file=self._file, flush=True)
+        self._path = path
+        self._write("time_s,private_bytes")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written was told then
+            self._file.close()
 
     def on_change(self, change: VerdictChange) -> None:
         pass
@@ -138,15 +198,26 @@ class Recorder:
     def on_tick(self, table: Table) -> None:
         for row in table.rows:
             if row.process is None and row.process_count == 1:
-                print(f"{table.time_s:.3f},{row.private_bytes}", file=self._file, flush=True)
+                self._write(f"{table.time_s:.3f},{row.private_bytes}")
+
+    def _write(self, line: str) -> None:
+        try:
+            print(line, file=self._file, flush=True)
+        except OSError as error:
+            raise HostError(
+                f"cannot record to {self._path}: {error.strerror}", "Make room on that disk."
+            ) from error
 
 
 def standings(daemon: Daemon, is_wanted: Wanted) -> dict[int, Standing]:
-    """Return the services that the operator wants to see, by id."""
+    """Return the services that the operator wants to see, by id.
+
+    Those without processes are not among them, unless all are and that is why the watch ended.
+    """
     return {
         service_id: standing
         for service_id, standing in daemon.verdicts.standings.items()
-        if is_wanted(standing.subject.id) and not standing.is_gone
+        if is_wanted(standing.subject.id) and (daemon.has_ended or not standing.is_gone)
     }
 
 
@@ -157,8 +228,9 @@ def view(daemon: Daemon, is_wanted: Wanted) -> View:
     rows = {service_id: _row(standing, wall) for service_id, standing in shown.items()}
     order = sorted(rows, key=lambda service_id: urgency(rows[service_id]))
     for service_id in order[:_HISTORIES_MAX]:
-        history = daemon.aggregator.history(service_id, 0)
-        rows[service_id] = replace(rows[service_id], history=tuple(size for _, size in history))
+        with contextlib.suppress(ProcessGone):  # its end has not been told yet
+            history = daemon.history(service_id)
+            rows[service_id] = replace(rows[service_id], history=tuple(size for _, size in history))
     return View(
         time_unix_s=wall.unix_s,
         since_unix_s=wall.unix(daemon.began_s),
@@ -207,4 +279,18 @@ def totals(daemon: Daemon, is_wanted: Wanted) -> Totals:
             if standing.judgement.verdict is Verdict.LEAKING
         ),
         blind=daemon.source.blind(),
+        has_ended=daemon.has_ended,
     )
+
+
+def _check_reader(file: TextIO) -> None:
+    """Raise BrokenPipeError if nobody reads any more: alarms are rare, and a watch that only they
+    can end would run on for nobody.
+    """
+    poll = select.poll()
+    try:
+        poll.register(file.fileno(), 0)
+    except io.UnsupportedOperation:  # no real file
+        return
+    if any(events & select.POLLERR for _, events in poll.poll(0)):
+        raise BrokenPipeError("nobody reads standard output")

@@ -10,11 +10,11 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional, Protocol
 
 from mwtrace.aggregator import Aggregator, Incident, Limits, Table
-from mwtrace.errors import HostError, ProcessError
+from mwtrace.errors import HostError, ProcessError, ProcessGone, ProcessUnreadable
 from mwtrace.host.limits import Limits as MemoryLimits
 from mwtrace.host.procfs import Host
 from mwtrace.host.services import ServiceNames
@@ -28,6 +28,7 @@ from mwtrace.verdicts import Verdicts
 log = logging.getLogger(__name__)
 
 _URGENT_TICK_S = 1.0
+_SHORTEST_WINDOW_TICKS = 8  # mw_fit_window_samples[0]
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,17 @@ class Daemon:
         self.aggregator = Aggregator(settings.limits)
         self._wake = threading.Event()
         self._stopping = False
+        self._host = host
         self._limits = MemoryLimits(host)
+        self._chosen = {pid: host.process_id(pid) for pid in settings.pids}
         self.registry = Registry(
-            self.aggregator, ServiceNames(host), settings.limits.services_max, settings.pids
+            self.aggregator,
+            ServiceNames(host),
+            settings.limits.services_max,
+            self._is_chosen if settings.pids else None,
         )
         self.verdicts = Verdicts(
-            settings.thresholds, self.registry.subject, self._limit, self._is_alive
+            _thresholds(settings), self.registry.subject, self._limit, self._is_alive
         )
         self.source = open_source(
             engine,
@@ -77,6 +83,7 @@ class Daemon:
             settings.allow_bpf,
         )
         self.changes_total = 0
+        self.has_ended = False  # all processes that were asked for have
         self.began_s = time.monotonic()
         self.counters: dict[str, int] = {}  # of the last tick, the kernel's losses included
 
@@ -87,14 +94,17 @@ class Daemon:
             ends_s = self.began_s + self.settings.duration_s
         next_s = self.began_s
         while not self._stopping:
+            tick_s = time.monotonic()
+            has_ended = bool(self._chosen) and not any(map(self._runs, self._chosen.values()))
             self._tick(tellers)
+            self.has_ended = has_ended  # the tick after their end has told of it
             now_s = time.monotonic()
-            if ends_s is not None and now_s >= ends_s:
+            if has_ended or (ends_s is not None and now_s >= ends_s):
                 break
             if now_s >= next_s:
-                # A tick that took longer than the interval, or a host that slept, skips ticks
-                # rather than hurrying through those it missed.
-                next_s = max(next_s + self.settings.interval_s, now_s)
+                # A host that slept skips ticks rather than hurrying through those it missed, and
+                # ticks that take longer than the interval get no more than half of one CPU.
+                next_s = max(next_s + self.settings.interval_s, now_s + (now_s - tick_s))
             self._wait(now_s, next_s if ends_s is None else min(next_s, ends_s))
 
     def stop(self) -> None:
@@ -119,20 +129,27 @@ class Daemon:
             self.counters["ticks_failed_total"] = self.counters.get("ticks_failed_total", 0) + 1
             return
         failed = self.counters.get("ticks_failed_total", 0)
-        self.counters = {**table.counters, **self.source.losses(), "ticks_failed_total": failed}
+        self.counters = {
+            **table.counters,
+            **self.source.losses(),
+            "ticks_failed_total": failed,
+            "names_abandoned_total": self.registry.names_abandoned_total,
+        }
+        # In this order: ids are taken back, and then given to whoever comes.
+        incidents = [(incident, self._service(incident.service_id)) for incident in table.incidents]
+        gone = [row.service_id for row in table.rows if row.is_gone]
+        for service_id in self.registry.forget(gone, time_s, self.settings.keep_gone_s):
+            self.verdicts.forget(service_id)
         self.registry.name(table.unnamed)
         boot_offset_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
         changes = self.verdicts.update(table, boot_offset_s)
         self.changes_total += len(changes)
         for teller in tellers:
-            for incident in table.incidents:
-                teller.on_incident(incident, self._service(incident.service_id))
+            for incident, service in incidents:
+                teller.on_incident(incident, service)
             for change in changes:
                 teller.on_change(change)
             teller.on_tick(table)
-        gone = [row.service_id for row in table.rows if row.is_gone]
-        for service_id in self.registry.forget(gone, time_s, self.settings.keep_gone_s):
-            self.verdicts.forget(service_id)
 
     def _wait(self, began_s: float, until_s: float) -> None:
         """Wait for the next tick, or for an OOM kill that asks for one of its own."""
@@ -152,9 +169,31 @@ class Daemon:
             log.debug("no limit is known for process %d: %s", pid, error)
             return None
 
+    def _is_chosen(self, process: ProcessId) -> bool:
+        chosen = self._chosen.get(process.pid)
+        return chosen is not None and self._host.is_same(process, chosen)
+
+    def _runs(self, process: ProcessId) -> bool:
+        try:
+            if self._host.memory(process.pid) is None:  # a zombie
+                return False
+            self._host.check(process)
+        except ProcessGone:
+            return False
+        except ProcessUnreadable:
+            pass  # it is there
+        return True
+
     def _is_alive(self, process: ProcessId) -> bool:
         try:
             self.aggregator.history(process, 0)
         except ProcessError:
             return False
         return True
+
+
+def _thresholds(settings: Settings) -> Thresholds:
+    """Before the shortest window is full nobody can be called steady."""
+    thresholds = settings.thresholds
+    window_s = _SHORTEST_WINDOW_TICKS * settings.interval_s
+    return replace(thresholds, learning_s=max(thresholds.learning_s, window_s))

@@ -54,9 +54,21 @@ class BpfSource:
     def __init__(self, engine: Engine, aggregator: Aggregator) -> None:
         self._aggregator = aggregator
         self._watch = Watch(engine, aggregator.pointer)
+        # Reading the table takes a descriptor. One is held for it, so that a limit that we hit
+        # meanwhile costs no tick.
+        self._reserve_fd = _reserve()
+        self._error = 0
 
     def tick(self, time_s: float) -> Table:
-        return self._aggregator.tick(time_s, self._watch.iterator_fd)
+        if self._reserve_fd >= 0:
+            os.close(self._reserve_fd)
+        table = self._aggregator.tick(time_s, self._watch.iterator_fd)
+        self._reserve_fd = _reserve()
+        if table.iterator_errno and table.iterator_errno != self._error:
+            words = os.strerror(table.iterator_errno)
+            log.warning("cannot read the process table in full: %s; trying again", words)
+        self._error = table.iterator_errno
+        return table
 
     def wait(self, until_s: float) -> bool:
         return self._watch.ring.wait(round(until_s * NS_PER_S))
@@ -69,6 +81,16 @@ class BpfSource:
 
     def close(self) -> None:
         self._watch.close()
+        if self._reserve_fd >= 0:
+            os.close(self._reserve_fd)
+            self._reserve_fd = -1
+
+
+def _reserve() -> int:
+    try:
+        return os.open("/", os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return -1  # asked for again at the next tick
 
 
 class ProcSource:

@@ -59,7 +59,11 @@ class Verdicts:
         for row in table.rows:
             if row.process is None:
                 services.append(row)
-            elif row.is_rising and self._find_subject(row.service_id) is not None:
+                continue
+            if row.is_cleared:
+                # It runs another program: what was said of the one before is not said of it.
+                self._processes.pop(row.process, None)
+            if row.is_rising and self._find_subject(row.service_id) is not None:
                 risen.add(row.process)
                 self._judge_process(row, row.process, table.time_s, boot_offset_s)
         self._cool(risen, table.time_s)
@@ -70,7 +74,7 @@ class Verdicts:
             service_id: replace(standing.subject, time_s=table.time_s, levels=())
             for service_id, standing in self.standings.items()
             # Calm and small ones have no row.
-            if standing.judgement.verdict > Verdict.STEADY and not standing.is_gone
+            if standing.judgement.verdict is not Verdict.STEADY and not standing.is_gone
         }
         for row in services:
             subject = self._subject(row, table.time_s, boot_offset_s)

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import FrameType
 from typing import Callable, Optional
 
-from mwtrace.console import JsonLines, Lines, Live, Recorder, Wanted, anchor, totals, view, wanted
+from mwtrace.console import (
+    JsonLines,
+    Lines,
+    Live,
+    Recorder,
+    Unmatched,
+    anchor,
+    standings,
+    totals,
+    unmatched,
+    view,
+    wanted,
+)
 from mwtrace.daemon import Daemon, Settings, Teller
-from mwtrace.errors import ConfigError, ProcessGone
+from mwtrace.errors import ConfigError, ProcessGone, ProcessUnreadable
 from mwtrace.host.procfs import Host
 from mwtrace.model import VerdictChange
 from mwtrace.probes.engine_libbpf import LibbpfEngine
@@ -24,6 +39,7 @@ from mwtrace.tell.terminal import Screen, detect_style, refusal
 
 # Three looks make a picture: a process is named when it has been seen twice, and shown then.
 _ONCE_INTERVAL_S = 0.2
+_LOG_RECORDS_HELD_MAX = 100
 
 
 def watch(
@@ -40,14 +56,13 @@ def watch(
     """
     host = Host()
     for pid in settings.pids:
-        try:
-            host.stat(pid)
-        except ProcessGone as error:
-            raise ConfigError(
-                f"cannot watch process {pid}: there is none", "ps -e lists them."
-            ) from error
+        _check_pid(host, pid)
     if once:
         settings = replace(settings, interval_s=_ONCE_INTERVAL_S, duration_s=2 * _ONCE_INTERVAL_S)
+    if once or settings.pids:
+        # Nobody may wait for a name behind thousands of others.
+        limits = settings.limits._replace(unnamed_max=settings.limits.processes_max)
+        settings = replace(settings, limits=limits)
     is_wanted = wanted(services)
     style = detect_style(sys.stdout, os.environ)
     with ExitStack() as undo:
@@ -56,23 +71,51 @@ def watch(
         # Before the screen takes the ones that nobody handles.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             undo.callback(signal.signal, number, signal.signal(number, _stopper(daemon)))
-        tellers: list[Teller] = [Recorder(record)] if record else []
+        tellers: list[Teller] = []
+        if record:
+            recorder = Recorder(record)
+            undo.callback(recorder.close)
+            tellers.append(recorder)
         if once:
             daemon.run(tellers)
-            _show_once(daemon, is_wanted, as_json)
+            _show_once(daemon, services, as_json)
             return
-        if as_json:
-            tellers.append(JsonLines(sys.stdout, is_wanted))
-            daemon.run(tellers)
-            return
-        if refusal(sys.stdout, os.environ):
-            tellers.append(Lines(sys.stdout, is_wanted, is_verbose, style.unicode))
-            print(_greeting(daemon), file=sys.stderr, flush=True)
+        if as_json or refusal(sys.stdout, os.environ):
+            if as_json:
+                tellers.append(JsonLines(sys.stdout, is_wanted))
+            else:
+                tellers.append(Lines(sys.stdout, is_wanted, is_verbose, style.unicode))
+            tellers.append(Unmatched(sys.stderr, daemon, services))
+            print(_greeting(daemon, as_json), file=sys.stderr, flush=True)
             daemon.run(tellers)
         else:
-            with Screen(sys.stdout, style) as screen:
-                daemon.run([*tellers, Live(screen, daemon, is_wanted)])
-        print("\n".join(summary(totals(daemon, is_wanted), style.unicode)), flush=True)
+            with _logs_held(), Screen(sys.stdout, style) as screen:
+                daemon.run([*tellers, Live(screen, daemon, services)])
+        lines = summary(totals(daemon, is_wanted), style.unicode)
+        lines[0] = unmatched(daemon, services) or lines[0]
+        # Standard output holds nothing but JSON then.
+        print("\n".join(lines), file=sys.stderr if as_json else sys.stdout, flush=True)
+
+
+def _check_pid(host: Host, pid: int) -> None:
+    """Raise ConfigError unless there is something to watch."""
+    try:
+        # A thread's files can be read under its id, but it is not in the list.
+        if pid not in host.pids():
+            raise ProcessGone(f"process {pid} is not listed")
+        has_memory = host.memory(pid) is not None
+        is_kernel_thread = host.stat(pid).is_kernel_thread
+    except ProcessGone as error:
+        raise ConfigError(
+            f"cannot watch process {pid}: there is none", "ps -e lists them."
+        ) from error
+    except ProcessUnreadable as error:
+        raise ConfigError(f"cannot watch process {pid}: {error}", "Run it with sudo.") from error
+    if not has_memory:
+        why = "is a kernel thread" if is_kernel_thread else "has ended, and waits for its parent"
+        raise ConfigError(
+            f"cannot watch process {pid}: it {why}", "Only a process with memory can leak."
+        )
 
 
 def _stopper(daemon: Daemon) -> Callable[[int, Optional[FrameType]], None]:
@@ -82,23 +125,54 @@ def _stopper(daemon: Daemon) -> Callable[[int, Optional[FrameType]], None]:
     return stop
 
 
-def _greeting(daemon: Daemon) -> str:
+def _greeting(daemon: Daemon, as_json: bool) -> str:
     blind = "".join(f"; cannot see {words}" for words in daemon.source.blind())
+    what = "Verdict changes follow as JSON" if as_json else "Growing and leaking services follow"
     return (
         f"mwtrace: watching through {daemon.source.words}, "
         f"every {daemon.settings.interval_s:g} s{blind}. "
-        "Growing and leaking services follow; Ctrl-C ends with a summary."
+        f"{what}; Ctrl-C ends with a summary."
     )
 
 
-def _show_once(daemon: Daemon, is_wanted: Wanted, as_json: bool) -> None:
+@contextlib.contextmanager
+def _logs_held() -> Iterator[None]:
+    """Keep what is logged until the screen is given back: it would be written into the table."""
+    root = logging.getLogger()
+    if not sys.stderr.isatty() or not root.handlers:
+        yield
+        return
+    before = list(root.handlers)
+    held = _HeldLogs()
+    root.handlers[:] = [held]
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+        for record in held.records:
+            root.handle(record)
+
+
+class _HeldLogs(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=_LOG_RECORDS_HELD_MAX)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def _show_once(daemon: Daemon, services: Sequence[str], as_json: bool) -> None:
+    words = unmatched(daemon, services)
+    if words:
+        raise ConfigError(words, "'mwtrace --once' lists them all.")
+    is_wanted = wanted(services)
     if as_json:
-        for standing in daemon.verdicts.standings.values():
-            if is_wanted(standing.subject.id):
-                told = VerdictChange(
-                    standing.subject.time_s, standing.subject, None, standing.judgement
-                )
-                print(json_line(told, anchor()))
+        for standing in standings(daemon, is_wanted).values():
+            told = VerdictChange(
+                standing.subject.time_s, standing.subject, None, standing.judgement
+            )
+            print(json_line(told, anchor()))
         return
     size = shutil.get_terminal_size()
     style = detect_style(sys.stdout, os.environ)

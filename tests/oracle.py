@@ -106,7 +106,9 @@ class Service:
     history: History
     births: int = 0
     is_gone: bool = False
+    was_told: bool = False  # that it is
     first_time_ns: int = 0
+    founded_ns: int = 0
 
 
 class Aggregator:
@@ -193,7 +195,8 @@ class Aggregator:
     def _settle_service(self, service_id: int, service: Service, is_whole: bool) -> None:
         members = self._members(service_id)
         if service.is_gone and not members:
-            del self.services[service_id]
+            if service.was_told:
+                del self.services[service_id]
         elif not members:
             service.is_gone = True
             service.first_time_ns = service.history.first_time_ns
@@ -207,6 +210,8 @@ class Aggregator:
     def _rows(self) -> list[dict]:
         candidates = []
         for service_id, service in self.services.items():
+            if service.is_gone and service.was_told:
+                continue
             row = self._service_row(service_id, service)
             if row["is_gone"]:
                 key = (2, -row["private_bytes"], service_id)
@@ -225,7 +230,8 @@ class Aggregator:
         candidates.sort(key=lambda candidate: candidate[0])
         rows = [row for _, row in candidates[: self.limits.rows_max]]
         omitted = len(candidates) - len(rows)
-        self.counters["rows_omitted_total"] += omitted
+        news = [key for key, _ in candidates[self.limits.rows_max :] if key[0] != 4]
+        self.counters["rows_omitted_total"] += len(news)
         shown = [r for r in rows if r["process"] is None and not r["is_gone"]]
         least_bytes = min(
             (r["private_bytes"] for r in shown if not r["rising_levels"]), default=float("inf")
@@ -233,6 +239,8 @@ class Aggregator:
         for row in shown:
             row["is_top"] = not omitted or row["private_bytes"] >= least_bytes
         for row in rows:
+            if row["is_gone"]:
+                self.services[row["service_id"]].was_told = True
             if row["process"] is not None and row["rising_levels"]:
                 self.processes[row["process"][0]].was_told = True
         return rows
@@ -329,10 +337,12 @@ class Aggregator:
         if service is None or service.is_gone:
             service = self.services[service_id] = Service(History(self.clock))
         process_ns, service_ns = process.history.first_time_ns, service.history.first_time_ns
-        if process_ns and service_ns and process_ns <= service_ns:
+        if not service_ns:
+            service.founded_ns = max(service.founded_ns, process_ns)
+        elif process_ns and process_ns <= service.founded_ns:
             service.history = History(self.clock)
             service.births = 0
-        elif service_ns:
+        else:
             service.births += 1
         process.service_id = service_id
         return "named"
@@ -342,32 +352,34 @@ def levels_of(row: dict) -> tuple[tuple[Fit, ...], ...]:
     """Return what a rising row should show: the filled windows of each level that rises."""
     if not row["rising_levels"]:
         return ()
-    shown = []
+    shown, kept = [], []  # a struct inside an array lives as long as the array
     for level in LEVELS:
         samples = row["history"].samples(level) if level in row["rising_levels"] else []
         times_s = ffi.new("double[]", [time_ns / 1e9 for time_ns, _ in samples])
         values = ffi.new("double[]", [float(pages * PAGE_BYTES) for _, pages in samples])
         fits = ffi.new("struct mw_fit[]", lib.MW_FIT_WINDOWS)
         assert lib.mw_fit_level(times_s, values, len(samples), fits) == 0
-        shown.append(tuple(_fit(fit, row["history"]) for fit in fits if fit.sample_count))
-    return tuple(shown)
+        shown.append([fit for fit in fits if fit.sample_count])
+        kept.append(fits)
+    growth_bytes = max([0.0, *(fit.envelope_growth_bytes for level in shown for fit in level)])
+    return tuple(tuple(_fit(fit, row["history"], growth_bytes) for fit in level) for level in shown)
 
 
-def _fit(fit: CData, history: History) -> Fit:
+def _fit(fit: CData, history: History, growth_bytes: float) -> Fit:
     values = {name: getattr(fit, name) for name in Fit._fields}
     values["rise_bytes"] = tuple(fit.rise_bytes)
-    values["earlier_peak_bytes"] = _earlier_peak_bytes(fit, history)
+    values["earlier_peak_bytes"] = _earlier_peak_bytes(fit, history, growth_bytes)
     return Fit(**values)
 
 
-def _earlier_peak_bytes(fit: CData, history: History) -> float:
+def _earlier_peak_bytes(fit: CData, history: History, growth_bytes: float) -> float:
     """Say how high the subject was before the window, its first minute and level 0 left out."""
     from_s = history.first_time_ns / NS_PER_S + 60
     peaks = [0.0]
     for level in LEVELS[1:]:
         width_s = history.clock.bucket_ns[level] / NS_PER_S
         hidden = width_s * max(0.0, fit.theil_sen_bytes_per_second)
-        hidden = min(hidden, 0.8 * max(0.0, fit.envelope_growth_bytes))
+        hidden = min(hidden, 0.8 * growth_bytes)
         for time_ns, pages in history.samples(level):
             time_s = time_ns / NS_PER_S
             if from_s <= time_s and time_s + width_s <= fit.first_time_s:

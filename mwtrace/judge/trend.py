@@ -30,7 +30,7 @@ MIB = 1024 * 1024
 class Thresholds:
     """What counts as growth, and as growth consistent with a leak."""
 
-    learning_s: float = 30.0  # a subject watched for less is not called steady either
+    learning_s: float = 40.0  # a subject watched for less is not called steady either
     warm_up_s: float = 60.0  # a younger one is not accused
     settling_s: float = 600.0  # up to this age, growth that slows down is called warming up
     growth_bytes: int = 1 * MIB  # less is not called growth

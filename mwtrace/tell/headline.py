@@ -23,6 +23,8 @@ from mwtrace.tell.view import Row, Style, View, nearness
 
 def headline(view: View, width: int, style: Style) -> str:
     """What is wrong and how long there is; or that nothing is, among how many."""
+    if view.notice:
+        return clip(printable(view.notice, style.unicode), width, style.unicode)
     counts = view.verdict_counts
     leaking, growing = counts.get(Verdict.LEAKING, 0), counts.get(Verdict.GROWING, 0)
     if leaking:

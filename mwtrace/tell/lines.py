@@ -141,6 +141,7 @@ class Totals:
     changes_total: int
     leaking: tuple[str, ...]  # names of services that leak at the end, worst first
     blind: tuple[str, ...] = ()  # what could not be seen at all, in words
+    has_ended: bool = False  # the watch is over because all that was watched is
 
 
 _NAMES_SHOWN_MAX = 5
@@ -178,6 +179,14 @@ def summary(totals: Totals, unicode: bool = True) -> list[str]:
 
 
 def _last_conclusion(totals: Totals, unicode: bool) -> str:
+    if totals.has_ended:
+        return (
+            f"all processes that were asked for have ended; {_conclusion_at_end(totals, unicode)}"
+        )
+    return _conclusion_at_end(totals, unicode)
+
+
+def _conclusion_at_end(totals: Totals, unicode: bool) -> str:
     count = totals.verdict_counts.get(Verdict.LEAKING, 0)
     if not count:
         if any(totals.verdict_counts.get(verdict) for verdict in Verdict if verdict):

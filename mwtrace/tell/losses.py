@@ -1,8 +1,9 @@
 """What the watch did not see, in words.
 
-One entry for each counter of ``struct mw_counters`` (cext/aggregator.h) and each slot of
-``enum mw_loss`` (bpf/events.h, without its prefix, in lower case), by its name there. A test reads
-both headers, so a new counter cannot stay unspoken.
+One entry for each counter of ``struct mw_counters`` (cext/aggregator.h), each slot of
+``enum mw_loss`` (bpf/events.h, without its prefix, in lower case), by its name there, and for what
+the daemon and its sources count themselves. A test compares them with all three, so a new counter
+cannot stay unspoken.
 """
 
 from __future__ import annotations
@@ -37,15 +38,31 @@ SEEN = frozenset(
 LOSSES: Mapping[str, Loss] = {
     "processes_untracked_total": Loss(
         "process records untracked",
-        "the host has more processes than processes_max: some were never judged; raise it",
+        "the host has more processes than there is room for: some were never judged",
     ),
     "services_untracked_total": Loss(
         "services untracked",
-        "the host has more services than services_max: some were never judged; raise it",
+        "the host has more services than there is room for: the last ones wait to be judged",
     ),
     "iterator_errors_total": Loss(
         "ticks cut short",
         "the kernel ended the process table early: those ticks miss processes",
+    ),
+    "ticks_failed_total": Loss(
+        "ticks failed",
+        "nothing could be read then: no sample was taken, and a leak is named that much later",
+    ),
+    "proc_cut_short_total": Loss(
+        "ticks cut short",
+        "no more files could be opened, or there were too many processes: some miss samples",
+    ),
+    "proc_unreadable_total": Loss(
+        "processes unreadable",
+        "what /proc says of them made no sense: they were not judged in those ticks",
+    ),
+    "names_abandoned_total": Loss(
+        "processes nameless",
+        "more waited for a service than there is room for: those were never judged",
     ),
     "record_unwritten": Loss(
         "process records unwritten",
@@ -53,11 +70,11 @@ LOSSES: Mapping[str, Loss] = {
     ),
     "rows_omitted_total": Loss(
         "subjects omitted",
-        "a tick had more subjects than rows_max: those were not judged in it; raise it",
+        "more subjects were growing at once than one tick judges: the slowest waited",
     ),
     "incidents_dropped_total": Loss(
         "OOM kills unreported",
-        "a tick had more of them than incidents_max; the kernel log names them all",
+        "there were more between two ticks than are kept; the kernel log names them all",
     ),
     "lifecycle_dropped": Loss(
         "lifecycle events dropped",

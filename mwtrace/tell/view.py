@@ -58,6 +58,7 @@ class View:
     rows: tuple[Row, ...] = ()
     losses: tuple[str, ...] = ()  # what was lost so far, in words
     blind: tuple[str, ...] = ()  # what cannot be seen here, in words
+    notice: str = ""  # what must be said instead of any conclusion
 
 
 def urgency(row: Row) -> tuple[float, float, float, str]:

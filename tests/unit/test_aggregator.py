@@ -178,6 +178,16 @@ def test_a_service_whose_processes_all_ended_is_gone_once_and_restarts_anew(host
     assert service_row(host.tick()).first_time_s == host.time_s
 
 
+def test_a_service_that_starts_a_process_in_every_tick_keeps_its_history(host: Host) -> None:
+    for pid in range(10, 30):
+        host.pages[pid] = 3
+        table = host.tick()
+        host.name(*asked_for(table))
+    row = service_row(table)
+    assert row.first_time_s == 15.0
+    assert row.births == 17
+
+
 def test_an_exit_ends_a_process_at_once(host: Host) -> None:
     host.pages = {7: 3}
     host.tick()
@@ -316,8 +326,8 @@ def test_rising_processes_crowd_out_the_large_and_calm_but_nobody_crowds_out_the
         table = host.tick()
     assert [row.process for row in table.rows] == [host.id_of(10), host.id_of(9)]
     assert all(row.levels[0] for row in table.rows)
-    # 8 and the service, in the three ticks since eight samples make a window.
-    assert table.counters["rows_omitted_total"] == 3 * 2
+    # 8, in the three ticks since eight samples make a window; the service is calm.
+    assert table.counters["rows_omitted_total"] == 3
     omitted = host.aggregator.members(0, 9)[-1]
     assert (omitted.process, omitted.is_rising, omitted.levels) == (host.id_of(8), True, ())
 
@@ -330,7 +340,37 @@ def test_the_largest_services_are_shown_largest_first() -> None:
         host.name(pid, service_id=service_id)
     table = host.tick()
     assert [(row.service_id, row.is_top) for row in table.rows] == [(2, True), (3, True)]
-    assert table.counters["rows_omitted_total"] == 1
+    # Who is calm and small is judged by having no row: nothing was lost.
+    assert table.counters["rows_omitted_total"] == 0
+
+
+def test_a_gone_service_for_which_a_table_has_no_room_is_told_by_the_next_one() -> None:
+    host = Host(LIMITS._replace(rows_max=2))
+    host.pages = {pid: 10 for pid in (7, 8, 9, 10, 11)}
+    host.tick()
+    for service_id, pid in enumerate(host.pages, start=1):
+        host.name(pid, service_id=service_id)
+    host.tick()
+    host.pages = {11: 10}
+    tables = [host.tick() for _ in range(3)]
+    told = [[(row.service_id, row.is_gone) for row in table.rows] for table in tables]
+    assert told == [[(1, True), (2, True)], [(3, True), (4, True)], [(5, False)]]
+    assert tables[-1].counters["rows_omitted_total"] == 2
+
+
+def test_a_service_that_is_back_before_its_end_was_told_is_no_longer_gone() -> None:
+    host = Host(LIMITS._replace(rows_max=1))
+    host.pages = {7: 10, 8: 10}
+    host.tick()
+    host.name(7, service_id=1)
+    host.name(8, service_id=2)
+    host.pages = {}
+    assert [row.service_id for row in host.tick().rows] == [1]
+    host.pages = {9: 10}
+    host.tick()
+    host.name(9, service_id=2)
+    rows = host.tick().rows
+    assert [(row.service_id, row.is_gone) for row in rows] == [(2, False)]
 
 
 def test_a_negative_counter_is_next_to_nothing(host: Host) -> None:

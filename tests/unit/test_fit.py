@@ -169,19 +169,21 @@ def columns(*levels):
     return array, kept
 
 
+GROWTH = 1e9  # in any window: no bound here
+
+
 def test_the_earlier_peak_is_sought_before_the_window_and_after_the_start_up():
     window = good_fit([1000 + t for t in ticks(15)], [0.0] * 15)
     minutes = (60.0, [0.0, 60.0, 120.0, 960.0], [900.0, 300.0, 700.0, 5000.0])
     array, _kept = columns(minutes)
-    assert lib.mw_fit_earlier_peak(window, array, 1, 0.0) == 900
-    assert lib.mw_fit_earlier_peak(window, array, 1, 60.0) == 700
-    assert lib.mw_fit_earlier_peak(window, array, 1, 5000.0) == 0
+    assert lib.mw_fit_earlier_peak(window, array, 1, 0.0, GROWTH) == 900
+    assert lib.mw_fit_earlier_peak(window, array, 1, 60.0, GROWTH) == 700
+    assert lib.mw_fit_earlier_peak(window, array, 1, 5000.0, GROWTH) == 0
 
 
 def test_a_tooth_is_taken_to_be_as_high_as_its_bucket_may_hide():
     rising = good_fit([1000 + t for t in ticks(15)], [float(100 * t) for t in ticks(15)])
     array, _kept = columns((10.0, [0.0], [500.0]))
-    assert lib.mw_fit_earlier_peak(rising, array, 1, 0.0) == pytest.approx(500 + 10 * 100)
+    assert lib.mw_fit_earlier_peak(rising, array, 1, 0.0, GROWTH) == pytest.approx(500 + 10 * 100)
     array, _kept = columns((3600.0, [-3000.0], [500.0]))
-    hidden = 0.8 * rising.envelope_growth_bytes
-    assert lib.mw_fit_earlier_peak(rising, array, 1, -4000.0) == pytest.approx(500 + hidden)
+    assert lib.mw_fit_earlier_peak(rising, array, 1, -4000.0, 100.0) == pytest.approx(500 + 80)

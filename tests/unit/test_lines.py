@@ -298,9 +298,16 @@ def kernel_losses() -> list[str]:
     return [name.lower() for name in re.findall(r"\bMW_LOSS_(\w+) =", text)]
 
 
-def test_every_counter_of_the_headers_is_told() -> None:
+def python_losses() -> set[str]:
+    modules = [ROOT / "mwtrace" / f"{name}.py" for name in ("daemon", "sources")]
+    return {name for path in modules for name in re.findall(r'"(\w+_total)"', path.read_text())}
+
+
+def test_every_counter_of_the_headers_and_of_the_daemon_is_told() -> None:
     names = fields_of("mw_counters") + kernel_losses()
     assert len(names) >= 19
+    assert len(python_losses()) >= 4
+    names += python_losses()
     assert sorted(names) == sorted([*losses.SEEN, *losses.LOSSES])
 
 
