@@ -77,12 +77,6 @@ def test_processes_of_one_name_are_one_service(scene):
     assert len(scene.registry) == 2
 
 
-def test_names_are_not_kept_for_processes_that_have_one(scene):
-    scene.start(10, "a")
-    scene.ticks(3)
-    assert len(scene.names) == 0
-
-
 def test_an_id_is_taken_back_when_its_service_was_gone_for_long_and_not_before(scene):
     scene.start(10, "a")
     scene.ticks(3)
