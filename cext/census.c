@@ -1,13 +1,11 @@
 #include "census.h"
+#include "sweep.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-	CHUNK_BYTES = 1 << 20,
-	TAIL_BYTES = 512,  /* of the next chunk, for the bodies of objects at the end */
-	FRONT_BYTES = 64,  /* of the one before, for their GC headers */
 	DICTS_MAX = 1 << 18, /* waiting for their key tables to be read */
 	BUFFERS_MAX = 1 << 18,
 	LARGE_MAX = 1 << 16,
@@ -41,12 +39,12 @@ struct mw_census {
 	struct buffer *buffers;
 	struct mw_large_block *large;
 	struct unclaimed *unclaimed;
-	uint8_t *chunk; /* FRONT_BYTES, CHUNK_BYTES, TAIL_BYTES */
+	uint8_t *table_bytes; /* MW_CHUNK_BYTES, for reading key tables */
+	const struct mw_chunk *chunk; /* the one in hand */
 	const struct mw_mapping *mapping; /* the one that is scanned */
 	uint64_t skip_until;  /* inside an object */
 	uint64_t pool_end;
 	uint64_t large_end;
-	uint64_t chunk_start, chunk_stop; /* what chunk + FRONT_BYTES holds */
 	uint32_t zone_count, zone;
 	uint32_t dict_count, buffer_count, large_count, mapping_count;
 	struct mw_census_totals totals;
@@ -154,8 +152,7 @@ static void sort_dicts(struct mw_census *census)
 	free(places);
 }
 
-/* Read the key tables of the waiting dicts, neighbours with one read.  The
- * chunk is used for it: call between chunks only. */
+/* Read the key tables of the waiting dicts, neighbours with one read. */
 static void flush_dicts(struct mw_census *census)
 {
 	sort_dicts(census);
@@ -166,34 +163,34 @@ static void flush_dicts(struct mw_census *census)
 		for (end = first + 1; end < census->dict_count; end++) {
 			uint64_t next = census->dicts[end].keys;
 
-			if (next > stop + KEYS_GAP_BYTES || next + 32 - start > CHUNK_BYTES)
+			if (next > stop + KEYS_GAP_BYTES || next + 32 - start > MW_CHUNK_BYTES)
 				break;
 			stop = next + 32 > stop ? next + 32 : stop;
 		}
-		got = mw_regions_read(census->regions, start, census->chunk, stop - start);
+		got = mw_regions_read(census->regions, start, census->table_bytes, stop - start);
 		for (uint32_t i = first; i < end; i++) {
 			uint64_t offset = census->dicts[i].keys - start;
 
 			if (got >= 32 && offset <= (uint64_t)got - 32)
-				take_keys(census, &census->dicts[i], census->chunk + offset);
+				take_keys(census, &census->dicts[i], census->table_bytes + offset);
 			else
 				census->totals.unread_bytes += 32;
 		}
 	}
 	census->dict_count = 0;
-	census->chunk_start = census->chunk_stop = 0;
 }
 
 static void take_dict(struct mw_census *census, const struct mw_object *object)
 {
+	const struct mw_chunk *chunk = census->chunk;
 	struct dict dict = {
 		.keys = object->keys,
 		.type = (uint32_t)(object->type - census->types->all),
 		.is_split = object->values != 0,
 	};
 
-	if (dict.keys >= census->chunk_start && dict.keys + 32 <= census->chunk_stop) {
-		take_keys(census, &dict, census->chunk + FRONT_BYTES + (dict.keys - census->chunk_start));
+	if (dict.keys >= chunk->address && dict.keys + 32 <= chunk->address + chunk->available) {
+		take_keys(census, &dict, chunk->bytes + (dict.keys - chunk->address));
 		return;
 	}
 	/* flushed before a chunk when there may be no room: one object takes at least 16 bytes */
@@ -293,7 +290,7 @@ static int claim_page(struct mw_census *census, const uint8_t *page, uint64_t ad
 }
 
 /* Scan the page at here; available bytes are readable from it on, and at least
- * FRONT_BYTES in front of it when has_front. */
+ * MW_CHUNK_FRONT_BYTES in front of it when has_front. */
 static void scan_page(struct mw_census *census, const uint8_t *here, uint64_t available, uint64_t address, int has_front)
 {
 	const struct mw_python_layout *layout = &census->types->layout;
@@ -316,80 +313,25 @@ static void scan_page(struct mw_census *census, const uint8_t *here, uint64_t av
 	}
 }
 
-/* Scan what chunk holds of [address, address + bytes). */
-static void scan_chunk(struct mw_census *census, uint64_t address, uint64_t bytes, uint64_t available, int has_front)
+static int visit_chunk(void *context, const struct mw_chunk *chunk)
 {
-	for (uint64_t at = 0; at + MW_PAGE_BYTES <= bytes; at += MW_PAGE_BYTES) {
-		const uint8_t *page = census->chunk + FRONT_BYTES + at;
+	struct mw_census *census = context;
 
-		if (claim_page(census, page, address + at) && census->types)
-			scan_page(census, page, available - at, address + at, at || has_front);
-	}
-	census->totals.scanned_bytes += bytes;
-}
-
-static int scan_stretch(struct mw_census *census, uint64_t start, uint64_t stop, const struct mw_budget *budget)
-{
-	int has_front = 0;
-
-	for (uint64_t at = start; at < stop;) {
-		uint64_t bytes = stop - at < CHUNK_BYTES ? stop - at : CHUNK_BYTES;
-		uint64_t wanted = stop - at < CHUNK_BYTES + TAIL_BYTES ? stop - at : CHUNK_BYTES + TAIL_BYTES;
-		int rc = mw_budget_check(budget);
-		int64_t got;
-
-		if (rc)
-			return rc;
-		if (census->dict_count > DICTS_MAX - CHUNK_BYTES / 16) {
-			flush_dicts(census);
-			has_front = 0;
-		}
-		got = mw_regions_read(census->regions, at, census->chunk + FRONT_BYTES, wanted);
-		if (got == -ESRCH)
-			return -ESRCH;
-		if (got < MW_PAGE_BYTES) {
-			/* unmapped since: try behind it */
-			census->totals.unread_bytes += MW_PAGE_BYTES;
-			at += MW_PAGE_BYTES;
-			has_front = 0;
-			continue;
-		}
-		bytes = (uint64_t)got < bytes ? (uint64_t)got & ~(uint64_t)(MW_PAGE_BYTES - 1) : bytes;
-		census->chunk_start = at;
-		census->chunk_stop = at + (uint64_t)got;
-		scan_chunk(census, at, bytes, (uint64_t)got, has_front);
-		memcpy(census->chunk, census->chunk + bytes, FRONT_BYTES);
-		has_front = 1;
-		at += bytes;
-	}
-	return 0;
-}
-
-static int is_searched(const struct mw_mapping *mapping)
-{
-	uint32_t wanted = MW_MAPPING_READ | MW_MAPPING_WRITE;
-	uint32_t unwanted = MW_MAPPING_EXEC | MW_MAPPING_SHARED | MW_MAPPING_KERNEL | MW_MAPPING_STACK;
-
-	return (mapping->flags & wanted) == wanted && !(mapping->flags & unwanted);
-}
-
-static int scan(struct mw_census *census, const struct mw_budget *budget)
-{
-	for (uint32_t i = 0; i < census->mapping_count; i++) {
-		uint64_t start, stop;
-		int rc;
-
-		census->mapping = mw_regions_mapping(census->regions, i);
-		if (!is_searched(census->mapping))
-			continue;
+	if (census->mapping != chunk->mapping) {
+		census->mapping = chunk->mapping;
 		census->skip_until = census->pool_end = census->large_end = 0;
-		for (uint64_t at = census->mapping->start;
-		     mw_regions_next(census->regions, at, census->mapping->end, &start, &stop); at = stop) {
-			rc = scan_stretch(census, start, stop, budget);
-			if (rc)
-				return rc;
-		}
 	}
+	if (census->dict_count > DICTS_MAX - MW_CHUNK_BYTES / 16)
+		flush_dicts(census);
+	census->chunk = chunk;
+	for (uint64_t at = 0; at + MW_PAGE_BYTES <= chunk->size_bytes; at += MW_PAGE_BYTES) {
+		const uint8_t *page = chunk->bytes + at;
+
+		if (claim_page(census, page, chunk->address + at) && census->types)
+			scan_page(census, page, chunk->available - at, chunk->address + at, at || chunk->has_front);
+	}
+	census->totals.scanned_bytes += chunk->size_bytes;
+	census->chunk = NULL;
 	return 0;
 }
 
@@ -417,9 +359,9 @@ static int allocate(struct mw_census *census)
 	census->buffers = malloc(BUFFERS_MAX * sizeof(*census->buffers));
 	census->large = malloc(LARGE_MAX * sizeof(*census->large));
 	census->unclaimed = calloc(census->mapping_count + 1, sizeof(*census->unclaimed));
-	census->chunk = malloc(FRONT_BYTES + CHUNK_BYTES + TAIL_BYTES);
+	census->table_bytes = malloc(MW_CHUNK_BYTES);
 	return census->dicts && census->spare_dicts && census->buffers && census->large && census->unclaimed &&
-			       census->chunk
+			       census->table_bytes
 		       ? 0
 		       : -ENOMEM;
 }
@@ -449,7 +391,7 @@ int mw_census_take(struct mw_regions *regions, const struct mw_python *python, s
 		mw_census_destroy(census);
 		return rc;
 	}
-	census->totals.stopped = scan(census, budget);
+	census->totals.stopped = mw_sweep(regions, 0, budget, visit_chunk, census, &census->totals.unread_bytes);
 	if (census->types)
 		flush_dicts(census);
 	place_buffers(census);
@@ -471,7 +413,7 @@ void mw_census_destroy(struct mw_census *census)
 	free(census->buffers);
 	free(census->large);
 	free(census->unclaimed);
-	free(census->chunk);
+	free(census->table_bytes);
 	free(census);
 }
 
