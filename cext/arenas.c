@@ -18,7 +18,7 @@ enum {
 	FAST_SIZE_MAX = 0xb0,
 	FAST_CHUNKS_MAX = 4 << 20,
 	TCACHE_CHUNKS_MAX = 1 << 12, /* of one list */
-	CHUNK_HEADER_BYTES = 48, /* sizeof(struct malloc_chunk) */
+	CHUNK_HEADER_BYTES = 48,     /* sizeof(struct malloc_chunk) */
 	CHUNK_SIZE_MIN = 32,
 	PREV_IN_USE = 1,
 	SIZE_FLAGS = 7,
@@ -188,8 +188,9 @@ static int take_par(struct mw_arenas *arenas, const uint8_t *sbrk_base)
 		int32_t ints[4]; /* now, limit, most so far, whether the threshold is fixed */
 
 		memcpy(ints, sbrk_base - shapes[s].ints, sizeof(ints));
-		if (ints[0] < 0 || ints[0] > ints[2] || ints[2] > ints[1] || ints[1] < 1 || ints[3] < 0 || ints[3] > 1 ||
-		    bytes % MW_PAGE_BYTES || bytes > bytes_max || (ints[0] == 0) != (bytes == 0) || bytes_max >> 47)
+		if (ints[0] < 0 || ints[0] > ints[2] || ints[2] > ints[1] || ints[1] < 1 || ints[3] < 0 ||
+		    ints[3] > 1 || bytes % MW_PAGE_BYTES || bytes > bytes_max || (ints[0] == 0) != (bytes == 0) ||
+		    bytes_max >> 47)
 			continue;
 		arenas->totals.has_mmapped = 1;
 		arenas->totals.mmapped_bytes = bytes;
@@ -310,8 +311,8 @@ static const uint8_t *look(struct mw_arenas *arenas, uint64_t address, uint64_t 
 	if (address >= arenas->window_start && address + size_bytes <= arenas->window_start + arenas->window_bytes)
 		return arenas->window + (address - arenas->window_start);
 	if (address - (arenas->window_start + arenas->window_bytes) < WINDOW_BYTES_MIN)
-		arenas->window_wanted = arenas->window_wanted * 4 < WINDOW_BYTES_MAX ? arenas->window_wanted * 4
-										      : WINDOW_BYTES_MAX;
+		arenas->window_wanted =
+		    arenas->window_wanted * 4 < WINDOW_BYTES_MAX ? arenas->window_wanted * 4 : WINDOW_BYTES_MAX;
 	else
 		arenas->window_wanted = WINDOW_BYTES_MIN * 2;
 	got = mw_regions_read(arenas->regions, address, arenas->window, arenas->window_wanted);

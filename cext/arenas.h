@@ -29,18 +29,18 @@ struct mw_arena {
 	uint64_t address;
 	uint64_t system_bytes;
 	uint64_t top_bytes;
-	uint64_t free_bytes;       /* in chunks of the bins, without top and fast ones */
+	uint64_t free_bytes; /* in chunks of the bins, without top and fast ones */
 	uint64_t free_chunks;
 	uint64_t fast_bytes;
 	uint64_t fast_chunks;
-	uint64_t anon_bytes;       /* pages of its heaps that are present */
-	uint64_t free_anon_bytes;  /* of them inside free chunks, fast chunks and top */
+	uint64_t anon_bytes;	  /* pages of its heaps that are present */
+	uint64_t free_anon_bytes; /* of them inside free chunks, fast chunks and top */
 	uint64_t top_anon_bytes;
-	uint64_t trim_bytes;       /* estimate: present pages that malloc_trim() would give back */
-	uint64_t unwalked_bytes;   /* of system_bytes: heaps not found, or damaged while read */
+	uint64_t trim_bytes;	 /* estimate: present pages that malloc_trim() would give back */
+	uint64_t unwalked_bytes; /* of system_bytes: heaps not found, or damaged while read */
 	uint64_t attached_threads;
 	uint32_t heaps;
-	uint32_t resyncs;          /* times the chain of chunks had to be found again */
+	uint32_t resyncs; /* times the chain of chunks had to be found again */
 };
 
 /* A stretch of address space that arena's chunks lie in. */
@@ -54,18 +54,18 @@ struct mw_heap {
 struct mw_arenas_totals {
 	uint64_t system_bytes;
 	uint64_t in_use_bytes;
-	uint64_t tcache_bytes;          /* of in use: kept per thread, where the thread's table was found */
+	uint64_t tcache_bytes; /* of in use: kept per thread, where the thread's table was found */
 	uint64_t tcache_chunks;
 	uint64_t tcaches;
-	uint64_t mmapped_bytes;         /* of single mapped chunks, as malloc counts them */
+	uint64_t mmapped_bytes; /* of single mapped chunks, as malloc counts them */
 	uint64_t mmapped_chunks;
 	uint64_t arenas_untracked_total;
 	uint64_t heaps_untracked_total;
 	uint64_t chunks_untracked_total; /* in lists too long to follow */
 	uint64_t elapsed_ns;
-	uint32_t has_mmapped;           /* whether malloc's own count was found */
-	uint32_t state_offset;          /* of the bins in struct malloc_state: which layout it is */
-	int32_t stopped;                /* 0, or -ETIME, -ECANCELED */
+	uint32_t has_mmapped;  /* whether malloc's own count was found */
+	uint32_t state_offset; /* of the bins in struct malloc_state: which layout it is */
+	int32_t stopped;       /* 0, or -ETIME, -ECANCELED */
 	uint32_t reserved;
 };
 

@@ -10,7 +10,7 @@ enum {
 	BUFFERS_MAX = 1 << 18,
 	LARGE_MAX = 1 << 16,
 	LARGE_BYTES_MIN = 64 << 10, /* M_MMAP_THRESHOLD is 128 KiB unless tuned */
-	PYMALLOC_BYTES_MAX = 512, /* a larger request goes to malloc */
+	PYMALLOC_BYTES_MAX = 512,   /* a larger request goes to malloc */
 	KEYS_GAP_BYTES = 4096,
 };
 
@@ -39,10 +39,10 @@ struct mw_census {
 	struct buffer *buffers;
 	struct mw_large_block *large;
 	struct unclaimed *unclaimed;
-	uint8_t *table_bytes; /* MW_CHUNK_BYTES, for reading key tables */
-	const struct mw_chunk *chunk; /* the one in hand */
+	uint8_t *table_bytes;		  /* MW_CHUNK_BYTES, for reading key tables */
+	const struct mw_chunk *chunk;	  /* the one in hand */
 	const struct mw_mapping *mapping; /* the one that is scanned */
-	uint64_t skip_until;  /* inside an object */
+	uint64_t skip_until;		  /* inside an object */
 	uint64_t pool_end;
 	uint64_t large_end;
 	uint32_t zone_count, zone;
@@ -184,9 +184,9 @@ static void take_dict(struct mw_census *census, const struct mw_object *object)
 {
 	const struct mw_chunk *chunk = census->chunk;
 	struct dict dict = {
-		.keys = object->keys,
-		.type = (uint32_t)(object->type - census->types->all),
-		.is_split = object->values != 0,
+	    .keys = object->keys,
+	    .type = (uint32_t)(object->type - census->types->all),
+	    .is_split = object->values != 0,
 	};
 
 	if (dict.keys >= chunk->address && dict.keys + 32 <= chunk->address + chunk->available) {
@@ -232,9 +232,9 @@ static int take_large(struct mw_census *census, const uint8_t *page, uint64_t ad
 		return 0;
 	}
 	census->large[census->large_count] = (struct mw_large_block){
-		.start = address,
-		.size_bytes = size,
-		.anon_bytes = mw_regions_anon_bytes(census->regions, address, address + size),
+	    .start = address,
+	    .size_bytes = size,
+	    .anon_bytes = mw_regions_anon_bytes(census->regions, address, address + size),
 	};
 	census->totals.large_blocks++;
 	census->totals.large_anon_bytes += census->large[census->large_count++].anon_bytes;
@@ -291,7 +291,8 @@ static int claim_page(struct mw_census *census, const uint8_t *page, uint64_t ad
 
 /* Scan the page at here; available bytes are readable from it on, and at least
  * MW_CHUNK_FRONT_BYTES in front of it when has_front. */
-static void scan_page(struct mw_census *census, const uint8_t *here, uint64_t available, uint64_t address, int has_front)
+static void scan_page(struct mw_census *census, const uint8_t *here, uint64_t available, uint64_t address,
+		      int has_front)
 {
 	const struct mw_python_layout *layout = &census->types->layout;
 	uint64_t first = census->skip_until > address ? census->skip_until - address : 0;
@@ -361,12 +362,12 @@ static int allocate(struct mw_census *census)
 	census->unclaimed = calloc(census->mapping_count + 1, sizeof(*census->unclaimed));
 	census->table_bytes = malloc(MW_CHUNK_BYTES);
 	return census->dicts && census->spare_dicts && census->buffers && census->large && census->unclaimed &&
-			       census->table_bytes
-		       ? 0
-		       : -ENOMEM;
+		       census->table_bytes
+		   ? 0
+		   : -ENOMEM;
 }
 
-int mw_census_take(struct mw_regions *regions, const struct mw_python *python, struct mw_zone *zones,
+int mw_census_take(struct mw_regions *regions, const struct mw_interpreter *python, struct mw_zone *zones,
 		   uint32_t zone_count, const struct mw_budget *budget, struct mw_census **ret)
 {
 	uint64_t begin_ns = mw_now_ns();
@@ -479,7 +480,8 @@ uint32_t mw_census_large_blocks(const struct mw_census *census, const struct mw_
 	return census->large_count;
 }
 
-void mw_census_unclaimed(const struct mw_census *census, uint32_t mapping, uint64_t *ret_bytes, uint64_t *ret_zero_bytes)
+void mw_census_unclaimed(const struct mw_census *census, uint32_t mapping, uint64_t *ret_bytes,
+			 uint64_t *ret_zero_bytes)
 {
 	*ret_bytes = mapping < census->mapping_count ? census->unclaimed[mapping].bytes : 0;
 	*ret_zero_bytes = mapping < census->mapping_count ? census->unclaimed[mapping].zero_bytes : 0;

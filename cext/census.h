@@ -50,13 +50,13 @@ struct mw_census_totals {
 	uint64_t objects;
 	uint64_t bytes;
 	uint64_t scanned_bytes;
-	uint64_t unread_bytes;            /* present at the start, not readable any more */
+	uint64_t unread_bytes; /* present at the start, not readable any more */
 	uint64_t pools;
-	uint64_t pool_anon_bytes;         /* present pages of pymalloc's pools */
-	uint64_t pool_in_use_bytes;       /* of them in blocks that are allocated */
+	uint64_t pool_anon_bytes;   /* present pages of pymalloc's pools */
+	uint64_t pool_in_use_bytes; /* of them in blocks that are allocated */
 	uint64_t large_blocks;
 	uint64_t large_anon_bytes;
-	uint64_t large_untracked_total;   /* large blocks beyond the table */
+	uint64_t large_untracked_total;	  /* large blocks beyond the table */
 	uint64_t buffers_untracked_total; /* tables whose place was not noted: less is known of who owns what */
 	uint64_t types_untracked_total;
 	uint64_t type_probes_total;
@@ -70,7 +70,7 @@ struct mw_census;
 /* Take a census.  python NULL: no interpreter is known, pages are claimed and
  * nothing is counted.  zones are ascending and disjoint (else -EINVAL).
  * Return 0, also when stopped early (totals.stopped says so), or -ENOMEM. */
-int mw_census_take(struct mw_regions *regions, const struct mw_python *python, struct mw_zone *zones,
+int mw_census_take(struct mw_regions *regions, const struct mw_interpreter *python, struct mw_zone *zones,
 		   uint32_t zone_count, const struct mw_budget *budget, struct mw_census **ret);
 void mw_census_destroy(struct mw_census *census);
 
@@ -85,6 +85,7 @@ void mw_census_name(struct mw_census *census, uint64_t type, char *buffer, uint3
 uint32_t mw_census_large_blocks(const struct mw_census *census, const struct mw_large_block **ret);
 
 /* Private pages of a mapping that nothing claimed, and how many of them hold only zeros. */
-void mw_census_unclaimed(const struct mw_census *census, uint32_t mapping, uint64_t *ret_bytes, uint64_t *ret_zero_bytes);
+void mw_census_unclaimed(const struct mw_census *census, uint32_t mapping, uint64_t *ret_bytes,
+			 uint64_t *ret_zero_bytes);
 
 #endif

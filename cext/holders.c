@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-	TABLES_MAX = 1 << 20, /* 24 bytes each, grown as needed */
+	TABLES_MAX = 1 << 20,  /* 24 bytes each, grown as needed */
 	TABLE_BYTES_MIN = 512, /* smaller ones lie in pymalloc's pools and are found from there */
 	DICT_USED_MIN = 6,     /* fewer entries cannot fill a table larger than that */
 	SAMPLES_MAX = 4096,
@@ -40,10 +40,10 @@ struct table {
 struct hit {
 	uint64_t location;
 	uint64_t target;
-	uint64_t object;      /* it lies in this object; or 0 */
-	uint64_t block;	      /* else: in this block of a pool; or 0 */
+	uint64_t object; /* it lies in this object; or 0 */
+	uint64_t block;	 /* else: in this block of a pool; or 0 */
 	uint64_t block_bytes;
-	uint32_t flags;	      /* of the mapping */
+	uint32_t flags; /* of the mapping */
 	uint32_t reserved;
 };
 
@@ -113,7 +113,8 @@ static void take_sample(struct mw_holders *holders, uint64_t address)
 		holders->samples[place] = address;
 }
 
-static int take_tables(struct mw_holders *holders, const uint8_t *here, uint64_t address, const struct mw_object *object)
+static int take_tables(struct mw_holders *holders, const uint8_t *here, uint64_t address,
+		       const struct mw_object *object)
 {
 	int rc = 0;
 
@@ -196,8 +197,8 @@ static void first_pass(struct mw_holders *holders, const struct mw_budget *budge
 	holders->totals.tables = holders->table_count;
 }
 
-int mw_holders_open(struct mw_regions *regions, const struct mw_python *python, uint64_t wanted, uint32_t sample_count,
-		    const struct mw_budget *budget, struct mw_holders **ret)
+int mw_holders_open(struct mw_regions *regions, const struct mw_interpreter *python, uint64_t wanted,
+		    uint32_t sample_count, const struct mw_budget *budget, struct mw_holders **ret)
 {
 	uint64_t begin_ns = mw_now_ns();
 	struct mw_holders *holders = calloc(1, sizeof(*holders));
@@ -311,8 +312,8 @@ static void place_hit(struct mw_holders *holders, const struct mw_chunk *chunk, 
 
 	if (pool_address >= chunk->address && hit->location - pool_address >= 48 &&
 	    mw_pool_read(layout, chunk->bytes + (pool_address - chunk->address), pool_address, &pool)) {
-		uint64_t block = (hit->location - pool_address - 48) / pool.block_bytes * pool.block_bytes + 48 +
-				 pool_address;
+		uint64_t block =
+		    (hit->location - pool_address - 48) / pool.block_bytes * pool.block_bytes + 48 + pool_address;
 
 		hit->block = block;
 		hit->block_bytes = pool.block_bytes;
@@ -360,9 +361,9 @@ static int visit_search(void *context, const struct mw_chunk *chunk)
 		}
 		hit = &holders->hits[holders->hit_count++];
 		*hit = (struct hit){
-			.location = chunk->address + i,
-			.target = word,
-			.flags = chunk->mapping->flags,
+		    .location = chunk->address + i,
+		    .target = word,
+		    .flags = chunk->mapping->flags,
 		};
 		if (!(hit->flags & MW_MAPPING_STACK))
 			place_hit(holders, chunk, i, hit);
@@ -379,8 +380,7 @@ static int search(struct mw_holders *holders, const uint64_t *targets, uint32_t 
 	if (rc)
 		return rc;
 	holders->totals.passes_total++;
-	holders->totals.stopped =
-		mw_sweep(holders->regions, MW_SWEEP_STACK, budget, visit_search, holders, &unread);
+	holders->totals.stopped = mw_sweep(holders->regions, MW_SWEEP_STACK, budget, visit_search, holders, &unread);
 	return holders->totals.stopped == -ENOMEM ? -ENOMEM : 0;
 }
 
@@ -436,8 +436,7 @@ static void explain_values(struct mw_holders *holders, struct mw_reference *refe
 	reference->place = (int64_t)(reference->location - values) / 8;
 	reference->how = reference->owner_kind == MW_TYPE_DICT ? MW_BY_KEY : MW_BY_ATTRIBUTE;
 	if (keys && mw_label_entry(holders->types, keys, (uint64_t)reference->place, name, sizeof(name)))
-		snprintf(reference->label, sizeof(reference->label),
-			 reference->how == MW_BY_KEY ? "'%s'" : "%s", name);
+		snprintf(reference->label, sizeof(reference->label), reference->how == MW_BY_KEY ? "'%s'" : "%s", name);
 }
 
 static void explain_field(struct mw_holders *holders, struct mw_reference *reference, uint64_t object)
@@ -596,7 +595,7 @@ struct small_table {
 	uint64_t owner;	 /* 0 until a pointer to the block was found */
 	uint64_t values; /* that pointer, if it means values; else 0 */
 	uint64_t keys;
-	uint32_t kind;	 /* enum table_kind */
+	uint32_t kind; /* enum table_kind */
 	uint32_t reserved;
 };
 

@@ -44,7 +44,7 @@ struct mw_reference {
 	uint64_t owner;	     /* object, or 0 */
 	uint64_t owner_type; /* its type, or 0 */
 	int64_t place;
-	uint32_t how; /* enum mw_reference_how */
+	uint32_t how;	     /* enum mw_reference_how */
 	uint32_t owner_kind; /* enum mw_type_kind */
 	char label[MW_LABEL_BYTES];
 };
@@ -64,8 +64,8 @@ struct mw_holders;
 /* Learn in one pass who owns the large tables, and pick up to sample_count
  * objects (evenly, by reservoir) of the type wanted (0: none).  Return 0,
  * -ENOMEM, -EINVAL for an unknown version; totals say if it was stopped. */
-int mw_holders_open(struct mw_regions *regions, const struct mw_python *python, uint64_t wanted, uint32_t sample_count,
-		    const struct mw_budget *budget, struct mw_holders **ret);
+int mw_holders_open(struct mw_regions *regions, const struct mw_interpreter *python, uint64_t wanted,
+		    uint32_t sample_count, const struct mw_budget *budget, struct mw_holders **ret);
 void mw_holders_close(struct mw_holders *holders);
 
 /* The samples, and how many objects of the type there are. */

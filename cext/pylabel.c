@@ -66,7 +66,8 @@ static int label_member(struct mw_types *types, uint64_t members, uint64_t offse
 		uint8_t member[MEMBER_BYTES];
 		int64_t got;
 
-		if (mw_regions_read(types->regions, members + i * MEMBER_BYTES, member, sizeof(member)) != sizeof(member) ||
+		if (mw_regions_read(types->regions, members + i * MEMBER_BYTES, member, sizeof(member)) !=
+			sizeof(member) ||
 		    !mw_word(member))
 			return 0;
 		if (mw_word(member + 16) != offset)

@@ -16,11 +16,11 @@ enum {
 };
 
 enum offset { /* of PyTypeObject, the same from 3.8 to 3.15 */
-	TP_NAME = 24,
-	TP_BASICSIZE = 32,
-	TP_ITEMSIZE = 40,
-	TP_FLAGS = 168,
-	TP_DICT = 264,
+	      TP_NAME = 24,
+	      TP_BASICSIZE = 32,
+	      TP_ITEMSIZE = 40,
+	      TP_FLAGS = 168,
+	      TP_DICT = 264,
 };
 
 static const uint64_t size_max = 1ULL << 40;
@@ -28,14 +28,62 @@ static const uint64_t items_max = 1ULL << 36;
 
 /* qualname, cached keys: offsetof PyHeapTypeObject; from the headers of each version. */
 static const struct mw_python_layout layouts[] = {
-	{.minor = 8, .qualname = 864, .cached_keys = 872, .locals = 360, .frame_code = 32, .code_names = 72, .code_name = 112},
-	{.minor = 9, .qualname = 856, .cached_keys = 864, .locals = 360, .frame_code = 32, .code_names = 72, .code_name = 112},
-	{.minor = 10, .qualname = 864, .cached_keys = 872, .locals = 352, .frame_code = 32, .code_names = 72, .code_name = 112},
-	{.minor = 11, .qualname = 864, .cached_keys = 872, .locals = 72, .frame_code = 32, .code_names = 96, .code_name = 128},
-	{.minor = 12, .qualname = 872, .cached_keys = 880, .locals = 72, .frame_code = 0, .code_names = 96, .code_name = 128},
-	{.minor = 13, .qualname = 872, .cached_keys = 880, .locals = 72, .frame_code = 0, .code_names = 96, .code_name = 128},
-	{.minor = 14, .qualname = 872, .cached_keys = 880, .locals = 80, .frame_code = 0, .code_names = 96, .code_name = 128},
-	{.minor = 15, .qualname = 880, .cached_keys = 888, .locals = 80, .frame_code = 0, .code_names = 96, .code_name = 128},
+    {.minor = 8,
+     .qualname = 864,
+     .cached_keys = 872,
+     .locals = 360,
+     .frame_code = 32,
+     .code_names = 72,
+     .code_name = 112},
+    {.minor = 9,
+     .qualname = 856,
+     .cached_keys = 864,
+     .locals = 360,
+     .frame_code = 32,
+     .code_names = 72,
+     .code_name = 112},
+    {.minor = 10,
+     .qualname = 864,
+     .cached_keys = 872,
+     .locals = 352,
+     .frame_code = 32,
+     .code_names = 72,
+     .code_name = 112},
+    {.minor = 11,
+     .qualname = 864,
+     .cached_keys = 872,
+     .locals = 72,
+     .frame_code = 32,
+     .code_names = 96,
+     .code_name = 128},
+    {.minor = 12,
+     .qualname = 872,
+     .cached_keys = 880,
+     .locals = 72,
+     .frame_code = 0,
+     .code_names = 96,
+     .code_name = 128},
+    {.minor = 13,
+     .qualname = 872,
+     .cached_keys = 880,
+     .locals = 72,
+     .frame_code = 0,
+     .code_names = 96,
+     .code_name = 128},
+    {.minor = 14,
+     .qualname = 872,
+     .cached_keys = 880,
+     .locals = 80,
+     .frame_code = 0,
+     .code_names = 96,
+     .code_name = 128},
+    {.minor = 15,
+     .qualname = 880,
+     .cached_keys = 888,
+     .locals = 80,
+     .frame_code = 0,
+     .code_names = 96,
+     .code_name = 128},
 };
 
 static int layout_of(uint32_t minor, struct mw_python_layout *ret)
@@ -59,7 +107,7 @@ static int layout_of(uint32_t minor, struct mw_python_layout *ret)
 	return -EINVAL;
 }
 
-int mw_types_create(struct mw_regions *regions, const struct mw_python *python, struct mw_types **ret)
+int mw_types_create(struct mw_regions *regions, const struct mw_interpreter *python, struct mw_types **ret)
 {
 	struct mw_types *types = calloc(1, sizeof(*types));
 	int rc = types ? layout_of(python->minor, &types->layout) : -ENOMEM;
@@ -132,28 +180,28 @@ static enum mw_type_kind kind_of(const struct mw_type *type)
 	static const struct {
 		int bit;
 		enum mw_type_kind kind;
-	} bits[] = {{24, MW_TYPE_INT},	{28, MW_TYPE_STR},  {27, MW_TYPE_BYTES}, {25, MW_TYPE_LIST},
+	} bits[] = {{24, MW_TYPE_INT},	 {28, MW_TYPE_STR},  {27, MW_TYPE_BYTES}, {25, MW_TYPE_LIST},
 		    {26, MW_TYPE_TUPLE}, {29, MW_TYPE_DICT}, {31, MW_TYPE_TYPE}};
 	static const struct {
 		const char *name;
 		enum mw_type_kind kind;
 		uint32_t basic_bytes; /* at least what its readers read */
 	} names[] = {
-		{"set", MW_TYPE_SET, 64},
-		{"frozenset", MW_TYPE_SET, 64},
-		{"bytearray", MW_TYPE_BYTEARRAY, 48},
-		{"collections.deque", MW_TYPE_DEQUE, 48},
-		{"module", MW_TYPE_MODULE, 24},
-		{"code", MW_TYPE_CODE, 136},
-		{"frame", MW_TYPE_FRAME, 24},
-		{"weakref", MW_TYPE_WEAKREF, 24},
-		{"weakref.ReferenceType", MW_TYPE_WEAKREF, 24},
-		{"weakproxy", MW_TYPE_WEAKREF, 24},
-		{"weakref.ProxyType", MW_TYPE_WEAKREF, 24},
-		{"weakref.CallableProxyType", MW_TYPE_WEAKREF, 24},
-		{"weakcallableproxy", MW_TYPE_WEAKREF, 24},
-		{"KeyedRef", MW_TYPE_WEAKREF, 24},
-		{"WeakMethod", MW_TYPE_WEAKREF, 24},
+	    {"set", MW_TYPE_SET, 64},
+	    {"frozenset", MW_TYPE_SET, 64},
+	    {"bytearray", MW_TYPE_BYTEARRAY, 48},
+	    {"collections.deque", MW_TYPE_DEQUE, 48},
+	    {"module", MW_TYPE_MODULE, 24},
+	    {"code", MW_TYPE_CODE, 136},
+	    {"frame", MW_TYPE_FRAME, 24},
+	    {"weakref", MW_TYPE_WEAKREF, 24},
+	    {"weakref.ReferenceType", MW_TYPE_WEAKREF, 24},
+	    {"weakproxy", MW_TYPE_WEAKREF, 24},
+	    {"weakref.ProxyType", MW_TYPE_WEAKREF, 24},
+	    {"weakref.CallableProxyType", MW_TYPE_WEAKREF, 24},
+	    {"weakcallableproxy", MW_TYPE_WEAKREF, 24},
+	    {"KeyedRef", MW_TYPE_WEAKREF, 24},
+	    {"WeakMethod", MW_TYPE_WEAKREF, 24},
 	};
 
 	for (uint32_t i = 0; i < sizeof(bits) / sizeof(bits[0]); i++)
@@ -188,8 +236,8 @@ static int probe(struct mw_types *types, uint64_t address, struct mw_type *ret)
 	managed = types->layout.minor >= 12   ? MW_TPFLAG_MANAGED_DICT | MW_TPFLAG_MANAGED_WEAKREF
 		  : types->layout.minor == 11 ? MW_TPFLAG_MANAGED_DICT
 					      : 0;
-	ret->front_bytes = (uint16_t)((ret->flags & MW_TPFLAG_GC ? GC_HEADER_BYTES : 0) +
-				      (ret->flags & managed ? MANAGED_BYTES : 0));
+	ret->front_bytes =
+	    (uint16_t)((ret->flags & MW_TPFLAG_GC ? GC_HEADER_BYTES : 0) + (ret->flags & managed ? MANAGED_BYTES : 0));
 	ret->kind = (uint8_t)kind_of(ret);
 	return 1;
 }
@@ -272,8 +320,8 @@ static int read_str(struct mw_types *types, const uint8_t *here, uint64_t availa
 		return 0;
 	if (!is_compact)
 		return object->type->basic_bytes <= room;
-	size_bytes = is_ascii ? layout->ascii_header + length + 1
-			      : layout->compact_header + (length + 1) * (width ? width : 1);
+	size_bytes =
+	    is_ascii ? layout->ascii_header + length + 1 : layout->compact_header + (length + 1) * (width ? width : 1);
 	if (size_bytes > room || (is_ascii && size_bytes <= available && here[size_bytes - 1]))
 		return 0;
 	object->inline_bytes = size_bytes;
@@ -397,7 +445,8 @@ static int read_plain(struct mw_types *types, const uint8_t *here, uint64_t avai
 		if (type->kind == MW_TYPE_FRAME || type->kind == MW_TYPE_CODE)
 			object->inline_bytes += items * type->item_bytes;
 	}
-	if (types->layout.minor >= 13 && (type->flags & MW_TPFLAG_INLINE_VALUES) && type->basic_bytes + 8 <= available) {
+	if (types->layout.minor >= 13 && (type->flags & MW_TPFLAG_INLINE_VALUES) &&
+	    type->basic_bytes + 8 <= available) {
 		/* The values follow the object: 8 bytes of sizes, a pointer and a place in the order for each. */
 		uint64_t capacity = here[type->basic_bytes];
 
@@ -420,9 +469,9 @@ int mw_object_read(struct mw_types *types, const uint8_t *here, uint64_t availab
 	if (!type)
 		return 0;
 	*ret = (struct mw_object){
-		.type = type,
-		.inline_bytes = type->basic_bytes,
-		.size_bytes = (uint64_t)type->basic_bytes + type->front_bytes,
+	    .type = type,
+	    .inline_bytes = type->basic_bytes,
+	    .size_bytes = (uint64_t)type->basic_bytes + type->front_bytes,
 	};
 	if (available < 24)
 		return type->basic_bytes <= available;
@@ -550,8 +599,8 @@ int mw_python_str(struct mw_types *types, uint64_t address, char *buffer, uint32
 	if (!(state >> 5 & 1) || (width != 1 && width != 2 && width != 4))
 		return -1;
 	start = address + (is_ascii ? layout->ascii_header : layout->compact_header);
-	got = length ? mw_regions_read(types->regions, start,
-				       text, length * width < sizeof(text) ? length * width : sizeof(text))
+	got = length ? mw_regions_read(types->regions, start, text,
+				       length * width < sizeof(text) ? length * width : sizeof(text))
 		     : 0;
 	for (uint64_t i = 0; i < length && (int64_t)((i + 1) * width) <= got && count + 1 < buffer_bytes; i++) {
 		const uint8_t *at = text + i * width;

@@ -16,9 +16,9 @@
 #include "regions.h"
 
 /* Which interpreter it is. */
-struct mw_python {
+struct mw_interpreter {
 	uint64_t type_type; /* the address of PyType_Type */
-	uint32_t minor;     /* of version 3.minor: 8 to 15 */
+	uint32_t minor;	    /* of version 3.minor: 8 to 15 */
 	uint32_t reserved;
 };
 
@@ -52,13 +52,13 @@ enum {
 	MW_TYPE_NAME_BYTES = 64,
 };
 
-enum mw_type_flag { /* of tp_flags; the same in every version that has them */
-	MW_TPFLAG_INLINE_VALUES = 1 << 2, /* 3.13 */
-	MW_TPFLAG_MANAGED_WEAKREF = 1 << 3, /* 3.12 */
-	MW_TPFLAG_MANAGED_DICT = 1 << 4, /* 3.11 */
-	MW_TPFLAG_HEAPTYPE = 1 << 9,
-	MW_TPFLAG_READY = 1 << 12,
-	MW_TPFLAG_GC = 1 << 14,
+enum mw_type_flag {					/* of tp_flags; the same in every version that has them */
+		    MW_TPFLAG_INLINE_VALUES = 1 << 2,	/* 3.13 */
+		    MW_TPFLAG_MANAGED_WEAKREF = 1 << 3, /* 3.12 */
+		    MW_TPFLAG_MANAGED_DICT = 1 << 4,	/* 3.11 */
+		    MW_TPFLAG_HEAPTYPE = 1 << 9,
+		    MW_TPFLAG_READY = 1 << 12,
+		    MW_TPFLAG_GC = 1 << 14,
 };
 
 struct mw_type {
@@ -78,18 +78,18 @@ struct mw_type {
 /* Where things are in this version's structures. */
 struct mw_python_layout {
 	uint32_t minor;
-	uint32_t ascii_header;	 /* of a str */
+	uint32_t ascii_header; /* of a str */
 	uint32_t compact_header;
 	uint32_t tuple_items;
-	uint32_t qualname;	 /* of a heap type */
+	uint32_t qualname; /* of a heap type */
 	uint32_t cached_keys;
-	uint32_t locals;	 /* of a frame (3.11: of an interpreter frame) */
+	uint32_t locals; /* of a frame (3.11: of an interpreter frame) */
 	uint32_t frame_code;
-	uint32_t code_names;	 /* of a code object: names of its locals */
+	uint32_t code_names; /* of a code object: names of its locals */
 	uint32_t code_name;
-	uint32_t pool_bytes;	 /* pymalloc */
+	uint32_t pool_bytes;	  /* pymalloc */
 	uint64_t count_forbidden; /* bits no reference count has */
-	uint64_t count_needed;	 /* bits of which it has one */
+	uint64_t count_needed;	  /* bits of which it has one */
 };
 
 /* The types of one interpreter, found as they are met. */
@@ -101,7 +101,7 @@ struct mw_types {
 	uint64_t probes_total;
 	uint64_t untracked_total; /* types met beyond MW_TYPES_MAX: their objects count as one */
 	uint32_t count;
-	uint32_t *slots; /* hash table of indexes into all, plus 1 */
+	uint32_t *slots;   /* hash table of indexes into all, plus 1 */
 	uint64_t *refused; /* words that proved to be no types; overwritten at will */
 	struct {
 		uint64_t address;
@@ -116,12 +116,12 @@ struct mw_object {
 	uint64_t size_bytes;   /* as sys.getsizeof() says, but for a dict's keys */
 	uint64_t buffer;       /* list items, set table, bytearray, first deque block; or 0 */
 	uint64_t buffer_bytes;
-	uint64_t keys;	       /* a dict's, or 0 */
-	uint64_t values;       /* a split dict's, or 0 */
+	uint64_t keys;	 /* a dict's, or 0 */
+	uint64_t values; /* a split dict's, or 0 */
 };
 
 /* 0, -ENOMEM, or -EINVAL for a version that is not known. */
-int mw_types_create(struct mw_regions *regions, const struct mw_python *python, struct mw_types **ret);
+int mw_types_create(struct mw_regions *regions, const struct mw_interpreter *python, struct mw_types **ret);
 void mw_types_destroy(struct mw_types *types);
 
 /* The type at address, or NULL if that is none. */
@@ -134,15 +134,16 @@ int mw_object_read(struct mw_types *types, const uint8_t *here, uint64_t availab
 		   uint64_t address, uint64_t limit, struct mw_object *ret);
 
 /* The same for an object that is fetched from the process: for the few. */
-int mw_object_fetch(struct mw_types *types, uint64_t address, struct mw_object *ret, uint8_t *body, uint64_t body_bytes);
+int mw_object_fetch(struct mw_types *types, uint64_t address, struct mw_object *ret, uint8_t *body,
+		    uint64_t body_bytes);
 
 /* The size of a dict's key table of which header are the first 32 bytes. */
 struct mw_keys {
-	uint64_t size_bytes; /* in all */
-	uint64_t entries;    /* offset of the first entry */
-	uint64_t usable;     /* how many entries there is room for */
+	uint64_t size_bytes;  /* in all */
+	uint64_t entries;     /* offset of the first entry */
+	uint64_t usable;      /* how many entries there is room for */
 	uint32_t entry_bytes; /* 16 {key, value}, or 24 {hash, key, value} */
-	uint32_t is_shared;  /* not this dict's alone, or immortal */
+	uint32_t is_shared;   /* not this dict's alone, or immortal */
 };
 int mw_keys_read(const struct mw_python_layout *layout, const uint8_t *header, struct mw_keys *ret);
 

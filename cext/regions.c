@@ -166,13 +166,13 @@ static int scan_mapping(struct mw_regions *regions, struct mw_mapping *mapping)
 
 	while (from < mapping->end) {
 		struct pm_scan_arg arg = {
-			.size = sizeof(arg),
-			.start = from,
-			.end = mapping->end,
-			.vec = (uint64_t)(uintptr_t)batch,
-			.vec_len = BATCH_REGIONS,
-			.category_anyof_mask = page_is_present | page_is_swapped,
-			.return_mask = page_is_present | page_is_swapped | page_is_file | page_is_zero,
+		    .size = sizeof(arg),
+		    .start = from,
+		    .end = mapping->end,
+		    .vec = (uint64_t)(uintptr_t)batch,
+		    .vec_len = BATCH_REGIONS,
+		    .category_anyof_mask = page_is_present | page_is_swapped,
+		    .return_mask = page_is_present | page_is_swapped | page_is_file | page_is_zero,
 		};
 		int count = ioctl(regions->pagemap_fd, _IOWR('f', 16, struct pm_scan_arg), &arg);
 
@@ -290,8 +290,8 @@ static int read_maps(struct mw_regions *regions)
 		char permissions[5];
 		int name = 0;
 
-		if (sscanf(line, "%llx-%llx %4s %llx %*s %llu %n", &start, &end, permissions, &offset, &inode,
-			   &name) < 5)
+		if (sscanf(line, "%llx-%llx %4s %llx %*s %llu %n", &start, &end, permissions, &offset, &inode, &name) <
+		    5)
 			continue;
 		/* A path that does not fit must not be read as a line of its own. */
 		if (!strchr(line, '\n'))
@@ -386,11 +386,11 @@ int mw_regions_open_image(const struct mw_piece *pieces, uint32_t count, struct 
 	for (uint32_t i = 0; !rc && i < count; i++) {
 		const struct mw_piece *piece = &pieces[i];
 		struct mw_mapping mapping = {
-			.start = piece->address,
-			.end = piece->address + piece->size_bytes,
-			.inode = piece->flags & MW_MAPPING_FILE ? 1 : 0,
-			.anon_bytes = piece->size_bytes,
-			.flags = piece->flags,
+		    .start = piece->address,
+		    .end = piece->address + piece->size_bytes,
+		    .inode = piece->flags & MW_MAPPING_FILE ? 1 : 0,
+		    .anon_bytes = piece->size_bytes,
+		    .flags = piece->flags,
 		};
 
 		if (!piece->bytes || (piece->address | piece->size_bytes) % MW_PAGE_BYTES ||

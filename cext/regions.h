@@ -22,7 +22,7 @@ struct mw_regions;
 enum {
 	MW_PAGE_BYTES = 4096,
 	MW_MAPPINGS_MAX = 1 << 18, /* the kernel's own default limit is 65,530 */
-	MW_RUNS_MAX = 1 << 20,     /* 16 bytes each */
+	MW_RUNS_MAX = 1 << 20,	   /* 16 bytes each */
 };
 
 enum mw_mapping_flag {
@@ -30,9 +30,9 @@ enum mw_mapping_flag {
 	MW_MAPPING_WRITE = 2,
 	MW_MAPPING_EXEC = 4,
 	MW_MAPPING_SHARED = 8,
-	MW_MAPPING_FILE = 16,    /* a file, or shared memory, stands behind it */
-	MW_MAPPING_HEAP = 32,    /* the kernel calls it [heap] */
-	MW_MAPPING_STACK = 64,   /* the kernel calls it [stack] */
+	MW_MAPPING_FILE = 16,	 /* a file, or shared memory, stands behind it */
+	MW_MAPPING_HEAP = 32,	 /* the kernel calls it [heap] */
+	MW_MAPPING_STACK = 64,	 /* the kernel calls it [stack] */
 	MW_MAPPING_KERNEL = 128, /* [vvar], [vdso] and their like: not memory of the program */
 };
 
@@ -47,24 +47,24 @@ struct mw_mapping {
 	uint64_t zero_bytes; /* the shared zero page: mapped, but nobody's memory */
 	uint64_t swap_bytes;
 	uint32_t flags; /* enum mw_mapping_flag */
-	uint32_t name;  /* for mw_regions_name() */
+	uint32_t name;	/* for mw_regions_name() */
 };
 
 /* What was not looked at, and what the door refused. */
 struct mw_regions_counters {
-	uint64_t mappings_untracked_total;   /* beyond MW_MAPPINGS_MAX */
-	uint64_t runs_untracked_total;       /* runs of present pages beyond MW_RUNS_MAX */
-	uint64_t mappings_unscanned_total;   /* too large to walk on a kernel without PAGEMAP_SCAN */
+	uint64_t mappings_untracked_total; /* beyond MW_MAPPINGS_MAX */
+	uint64_t runs_untracked_total;	   /* runs of present pages beyond MW_RUNS_MAX */
+	uint64_t mappings_unscanned_total; /* too large to walk on a kernel without PAGEMAP_SCAN */
 	uint64_t reads_total;
 	uint64_t read_bytes_total;
-	uint64_t reads_refused_total;        /* absent or swapped pages: reading would have changed the target */
-	uint64_t reads_failed_total;         /* present a moment ago, gone when read */
-	uint64_t reads_from_file_total;      /* of absent pages of a private file mapping, from the file itself */
+	uint64_t reads_refused_total;	/* absent or swapped pages: reading would have changed the target */
+	uint64_t reads_failed_total;	/* present a moment ago, gone when read */
+	uint64_t reads_from_file_total; /* of absent pages of a private file mapping, from the file itself */
 };
 
 /* A stop for long work; both may be unset. */
 struct mw_budget {
-	uint64_t deadline_ns;        /* CLOCK_MONOTONIC; 0: none */
+	uint64_t deadline_ns;		/* CLOCK_MONOTONIC; 0: none */
 	const volatile int32_t *cancel; /* another thread makes it nonzero; NULL: nobody does */
 };
 
@@ -75,10 +75,10 @@ void mw_regions_close(struct mw_regions *regions);
 
 /* A piece of memory for an image. */
 struct mw_piece {
-	uint64_t address; /* page aligned */
+	uint64_t address;    /* page aligned */
 	uint64_t size_bytes; /* whole pages */
-	const void *bytes; /* the caller's, until mw_regions_close(); readable to size_bytes */
-	uint32_t flags; /* enum mw_mapping_flag */
+	const void *bytes;   /* the caller's, until mw_regions_close(); readable to size_bytes */
+	uint32_t flags;	     /* enum mw_mapping_flag */
 	uint32_t reserved;
 };
 

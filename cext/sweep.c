@@ -73,8 +73,8 @@ int mw_sweep(struct mw_regions *regions, uint32_t flags, const struct mw_budget 
 	for (uint32_t i = 0; !rc && (mapping = mw_regions_mapping(regions, i)); i++) {
 		if (!is_swept(mapping, flags))
 			continue;
-		for (uint64_t at = mapping->start;
-		     !rc && mw_regions_next(regions, at, mapping->end, &start, &stop); at = stop)
+		for (uint64_t at = mapping->start; !rc && mw_regions_next(regions, at, mapping->end, &start, &stop);
+		     at = stop)
 			rc = sweep_stretch(&sweep, mapping, start, stop);
 	}
 	free(sweep.buffer);

@@ -17,10 +17,10 @@ enum {
 /* A stretch of present pages in hand. */
 struct mw_chunk {
 	const struct mw_mapping *mapping;
-	const uint8_t *bytes;	 /* whole pages; MW_CHUNK_FRONT_BYTES are readable in front if has_front */
-	uint64_t address;	 /* where they are in the process */
-	uint64_t size_bytes;	 /* to be looked at */
-	uint64_t available;	 /* readable from bytes on: size_bytes and up to the tail */
+	const uint8_t *bytes; /* whole pages; MW_CHUNK_FRONT_BYTES are readable in front if has_front */
+	uint64_t address;     /* where they are in the process */
+	uint64_t size_bytes;  /* to be looked at */
+	uint64_t available;   /* readable from bytes on: size_bytes and up to the tail */
 	int has_front;
 };
 
