@@ -500,7 +500,7 @@ static int explain_deque(struct mw_holders *holders, struct mw_reference *refere
 	for (uint64_t index = 0; index < BLOCK_WORDS - 2; index++) {
 		uint64_t block = reference->location - 8 - 8 * index, left = read_word(holders, block);
 
-		for (uint32_t steps = 0; left && steps < MW_TARGETS_MAX; steps++) {
+		for (uint32_t steps = 0; left && steps < MW_SEARCHED_MAX; steps++) {
 			uint64_t low = 0, high = holders->table_count;
 
 			if ((left & 15) || read_word(holders, left + 8 * (BLOCK_WORDS - 1)) != block)
@@ -738,7 +738,7 @@ int mw_holders_search(struct mw_holders *holders, const uint64_t *targets, uint3
 	uint32_t waiting;
 	int rc;
 
-	if (count > MW_TARGETS_MAX)
+	if (count > MW_SEARCHED_MAX)
 		return -E2BIG;
 	tables = malloc(SMALL_TABLES_MAX * sizeof(*tables));
 	if (!tables)

@@ -18,7 +18,7 @@
 #include "regions.h"
 
 enum {
-	MW_TARGETS_MAX = 1 << 16,
+	MW_SEARCHED_MAX = 1 << 16,
 	MW_REFERENCES_MAX = 1 << 16, /* of one search */
 	MW_LABEL_BYTES = 96,
 };
@@ -71,7 +71,7 @@ void mw_holders_close(struct mw_holders *holders);
 /* The samples, and how many objects of the type there are. */
 uint32_t mw_holders_samples(const struct mw_holders *holders, const uint64_t **ret, uint64_t *ret_objects);
 
-/* Find who refers to targets (count at most MW_TARGETS_MAX, else -E2BIG).  The
+/* Find who refers to targets (count at most MW_SEARCHED_MAX, else -E2BIG).  The
  * references are the holders', valid until the next search.  0 or -ENOMEM. */
 int mw_holders_search(struct mw_holders *holders, const uint64_t *targets, uint32_t count,
 		      const struct mw_budget *budget, const struct mw_reference **ret, uint32_t *ret_count);
