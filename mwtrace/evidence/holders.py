@@ -1,0 +1,238 @@
+"""Who holds the objects of a type: samples, followed level by level to a root.
+
+Wraps ``cext/holders.h``; what the paths look like is decided in ``paths``. A reference count higher
+than the references found in all readable memory is told as what it looks like: a missing DECREF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mwtrace.capi import ffi, lib
+from mwtrace.errors import ProcessGone, ProcessUnreadable, Unreadable
+from mwtrace.evidence.census import no_interpreter, take_census
+from mwtrace.evidence.image import Budget, Image, process_error, struct_values, text
+from mwtrace.evidence.interpreter import Interpreter, find_interpreter
+from mwtrace.evidence.paths import (
+    How,
+    OwnerKind,
+    Path,
+    Reference,
+    cluster,
+    is_strong_root,
+    references_found,
+)
+
+if TYPE_CHECKING:
+    from mwtrace._cext import CData
+
+BUDGET_S = 60.0
+SAMPLES = 500
+LEVELS_MAX = 24
+# A level asks for at most so many objects: what a path needs is one of them, not all.
+FRONTIER_MAX = 1000
+EDGES_PER_TARGET_MAX = 64
+# Reference counts of immortal objects (3.12) are no counts.
+IMMORTAL_MIN = 1 << 29
+# So many samples must be counted higher than what was found, to speak of a missing DECREF.
+DECREF_SHARE_MIN = 0.5
+
+
+@dataclass(frozen=True)
+class Holders:
+    type_name: str
+    objects: int  # of the type, in all
+    sampled: int
+    paths: tuple[Path, ...]  # most frequent first
+    missing_decref: bool
+    uncounted: int  # samples whose count is higher than the references found
+    defined_in: str  # the extension module that defines the type; "" for a class in Python
+    levels: int
+    level_s: tuple[float, ...]  # of the first pass, then of each level
+    is_complete: bool
+    totals: dict[str, int]
+
+
+class _Search:
+    """The open search in one image, and what it has found so far."""
+
+    def __init__(self, image: Image, interpreter: Interpreter, wanted: int, budget: Budget) -> None:
+        opened = ffi.new("struct mw_holders **")
+        rc = lib.mw_holders_open(
+            image.regions, interpreter.c, wanted, SAMPLES, budget.c, opened
+        )
+        if rc:
+            raise process_error(rc, image.pid, "search the memory")
+        self.c = opened[0]
+        self.image = image
+        self.budget = budget
+        self.level_s = [self.totals()["elapsed_ns"] / 1e9]
+        self.type_names: dict[int, str] = {}
+        self.labels: dict[int, str] = {}
+        pointer, objects = ffi.new("uint64_t **"), ffi.new("uint64_t *")
+        count = lib.mw_holders_samples(self.c, pointer, objects)
+        self.samples = [int(pointer[0][i]) for i in range(count)]
+        self.objects = int(objects[0])
+        self.kinds = {
+            lib.MW_TYPE_MODULE: OwnerKind.MODULE,
+            lib.MW_TYPE_TYPE: OwnerKind.TYPE,
+            lib.MW_TYPE_DICT: OwnerKind.DICT,
+        }
+
+    def close(self) -> None:
+        lib.mw_holders_close(self.c)
+
+    def totals(self) -> dict[str, int]:
+        totals = ffi.new("struct mw_holders_totals *")
+        lib.mw_holders_get_totals(self.c, totals)
+        return struct_values("struct mw_holders_totals", totals)
+
+    def type_name(self, address: int) -> str:
+        if address not in self.type_names:
+            name = text(lib.mw_holders_type_name, self.c, address) if address else ""
+            self.type_names[address] = name
+        return self.type_names[address]
+
+    def references(self, targets: list[int]) -> list[Reference]:
+        """One level: who refers to the targets."""
+        found, count = ffi.new("struct mw_reference **"), ffi.new("uint32_t *")
+        array = ffi.new("uint64_t[]", targets)
+        rc = lib.mw_holders_search(self.c, array, len(targets), self.budget.c, found, count)
+        if rc:
+            raise process_error(rc, self.image.pid, "search the memory")
+        self.level_s.append(self.totals()["elapsed_ns"] / 1e9)
+        return [self._reference(found[0][i]) for i in range(count[0])]
+
+    def _reference(self, c: CData) -> Reference:
+        kind = self.kinds.get(int(c.owner_kind), OwnerKind.OTHER) if c.owner else OwnerKind.OTHER
+        return Reference(
+            int(c.target),
+            int(c.owner),
+            How(int(c.how)),
+            int(c.place),
+            ffi.string(c.label).decode("utf-8", "replace"),
+            kind,
+            self.type_name(int(c.owner_type)),
+        )
+
+    def label(self, address: int) -> None:
+        """Learn what a module, class or function is called."""
+        if address not in self.labels:
+            self.labels[address] = text(lib.mw_holders_label, self.c, address)
+
+
+def _follow(search: _Search) -> tuple[dict[int, list[Reference]], int]:
+    """Search upwards until every sample has reached a root, or nothing new is found."""
+    edges: dict[int, list[Reference]] = {}
+    visited = set(search.samples)
+    frontier = list(search.samples)
+    levels = 0
+    while frontier and levels < LEVELS_MAX:
+        found = search.references(frontier)
+        levels += 1
+        for ref in found:
+            held_by = edges.setdefault(ref.target, [])
+            if ref.owner != ref.target and len(held_by) < EDGES_PER_TARGET_MAX:
+                held_by.append(ref)
+        if search.totals()["stopped"]:
+            break
+        frontier = _next_frontier(search, edges, frontier, visited)
+    return edges, levels
+
+
+def _next_frontier(
+    search: _Search, edges: dict[int, list[Reference]], frontier: list[int], visited: set[int]
+) -> list[int]:
+    """Who to ask for next: owners not seen before, of objects that no root holds directly."""
+    wanted: dict[int, int] = {}
+    for target in frontier:
+        refs = edges.get(target, ())
+        for ref in refs:
+            if is_strong_root(ref) or ref.owner_type == "function":
+                search.label(ref.owner)
+        if any(is_strong_root(ref) and ref.owner_kind is OwnerKind.MODULE for ref in refs):
+            continue
+        for ref in refs:
+            if ref.owner and ref.owner not in visited and ref.how is not How.WEAK:
+                if not is_strong_root(ref):
+                    wanted[ref.owner] = wanted.get(ref.owner, 0) + 1
+    # Whoever holds most is asked for first; equals in the order they were found.
+    chosen = sorted(wanted, key=lambda owner: -wanted[owner])[:FRONTIER_MAX]
+    visited.update(chosen)
+    return chosen
+
+
+def find_holders(
+    image: Image,
+    interpreter: Interpreter,
+    type_address: int,
+    budget: Budget | None = None,
+) -> Holders:
+    """Find who holds the objects of one type."""
+    search = _Search(image, interpreter, type_address, budget or Budget(BUDGET_S))
+    try:
+        name = search.type_name(type_address)
+        counts = {s: int(lib.mw_holders_count(search.c, s)) for s in search.samples}
+        edges, levels = _follow(search)
+        found = references_found(search.samples, edges)
+        uncounted = sum(found[s] < counts[s] < IMMORTAL_MIN for s in search.samples)
+        totals = search.totals()
+        return Holders(
+            name,
+            search.objects,
+            len(search.samples),
+            tuple(cluster(search.samples, edges, search.labels, name)),
+            uncounted > DECREF_SHARE_MIN * len(search.samples)
+            and not totals["references_dropped_total"],
+            uncounted,
+            text(lib.mw_holders_type_file, search.c, type_address),
+            levels,
+            tuple(search.level_s),
+            not totals["stopped"],
+            totals,
+        )
+    finally:
+        search.close()
+
+
+def find_owners(
+    image: Image, interpreter: Interpreter, addresses: Iterable[int], budget: Budget | None = None
+) -> dict[int, str]:
+    """Name, for each address, the type of an object that points at it (numpy's arrays: their data)."""
+    search = _Search(image, interpreter, 0, budget or Budget(BUDGET_S))
+    try:
+        owners: dict[int, str] = {}
+        for ref in search.references(list(addresses)[: lib.MW_SEARCHED_MAX]):
+            if ref.owner and ref.how is not How.WEAK:
+                owners.setdefault(ref.target, ref.owner_type)
+        return owners
+    finally:
+        search.close()
+
+
+def holders_process(pid: int, type_name: str, budget_s: float = BUDGET_S) -> Holders:
+    """Find who holds the objects of the type of that name, the most numerous if there are several."""
+    budget = Budget(budget_s)
+    with Image(pid) as image:
+        interpreter = find_interpreter(image)
+        if interpreter is None:
+            raise no_interpreter(image)
+        census = take_census(image, interpreter, budget=budget)
+        named = [
+            row
+            for row in census.types
+            if row.name == type_name or row.name.rsplit(".", 1)[-1] == type_name
+        ]
+        if not named:
+            error = ProcessUnreadable(
+                f"process {pid} has no type {type_name!r} among its largest", Unreadable.OTHER
+            )
+            error.remedy = f"'mwtrace census {pid}' lists them."
+            raise error
+        wanted = max(named, key=lambda row: row.objects)
+        holders = find_holders(image, interpreter, wanted.address, budget)
+        if not image.is_same():
+            raise ProcessGone(f"process {pid} ended, or ran another program, while it was read")
+        return holders

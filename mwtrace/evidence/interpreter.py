@@ -1,0 +1,89 @@
+"""Which CPython runs in a process, without a symbol: by the shape of its type objects.
+
+``PyType_Type`` is its own type and is named "type"; its basic size is that of ``PyHeapTypeObject``,
+which differs in every minor version but 3.8 and 3.9. A build whose objects are laid out otherwise
+(free-threaded, with reference tracing) does not pass for a known one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from mwtrace.capi import ffi, lib
+from mwtrace.evidence.image import Image
+
+if TYPE_CHECKING:
+    from mwtrace._cext import CData
+
+# sizeof(PyHeapTypeObject), from the headers of each version.
+_MINOR_BY_HEAP_TYPE_BYTES = {
+    880: 8,  # and 9
+    888: 10,
+    904: 11,
+    920: 12,
+    928: 13,
+    936: 14,
+    944: 15,
+}
+_TP_BASICSIZE = 32
+_NAMES = re.compile(r"python|uwsgi|/[^/]*$")
+_MARKS = re.compile(r"/(?:lib)?python(\d)?[^/]*$|/uwsgi[^/]*$")
+_FILE_BYTES_MAX = 64 << 20
+_VERSION_TEXT = re.compile(rb"\x003\.([89])\.\d{1,2}\+?\x00")
+
+
+class Interpreter(NamedTuple):
+    type_type: int
+    minor: int
+    c: CData  # struct mw_interpreter
+
+    @property
+    def name(self) -> str:
+        return f"CPython 3.{self.minor}"
+
+
+def find_interpreter(image: Image) -> Interpreter | None:
+    """Find the interpreter; None if there is none that we can read."""
+    seen: set[tuple[int, int]] = set()
+    found = ffi.new("uint64_t *")
+    # Files that look like an interpreter first; then any, since programs embed it.
+    for names in (_MARKS, _NAMES):
+        for start, end in image.writable_data(names):
+            if (start, end) in seen:
+                continue
+            seen.add((start, end))
+            if lib.mw_python_find(image.regions, start, end, found):
+                continue
+            minor = _minor(image, int(found[0]))
+            if minor is not None:
+                c = ffi.new("struct mw_interpreter *")
+                c.type_type, c.minor = found[0], minor
+                return Interpreter(int(found[0]), minor, c)
+    return None
+
+
+def looks_like_python(image: Image) -> bool:
+    """Whether an interpreter is mapped, readable by us or not."""
+    return any(_MARKS.search(mapping.name) for mapping in image.mappings)
+
+
+def _minor(image: Image, type_type: int) -> int | None:
+    minor = _MINOR_BY_HEAP_TYPE_BYTES.get(image.word(type_type + _TP_BASICSIZE))
+    return _minor_by_text(image, type_type) if minor == 8 else minor
+
+
+def _minor_by_text(image: Image, type_type: int) -> int | None:
+    """3.8 or 3.9: the file that PyType_Type lies in holds its version as a text."""
+    own = next((m for m in image.mappings if m.start <= type_type < m.end), None)
+    files = [m for m in image.mappings if own is not None and m.name == own.name]
+    for mapping in files:
+        try:
+            with open(
+                f"/proc/{image.pid}/map_files/{mapping.start:x}-{mapping.end:x}", "rb"
+            ) as file:
+                match = _VERSION_TEXT.search(file.read(_FILE_BYTES_MAX))
+        except OSError:
+            continue
+        return int(match[1]) if match else None
+    return None
