@@ -336,7 +336,7 @@ static void place_hit(struct mw_holders *holders, const struct mw_chunk *chunk, 
 
 		if (mw_object_read(holders->types, chunk->bytes + place, chunk->available - place, NULL, at,
 				   chunk->mapping->end, &object)) {
-			if (object.inline_bytes > back)
+			if (object.inline_bytes > back || object.type->kind == MW_TYPE_GENERATOR)
 				hit->object = at;
 			/* what lies behind the end of one object is not inside an earlier one */
 			return;
@@ -462,6 +462,13 @@ static void explain_field(struct mw_holders *holders, struct mw_reference *refer
 		reference->how = MW_BY_LOCAL;
 		mw_label_local(holders->types, read_word(holders, object + layout->frame_code),
 			       (offset - layout->locals) / 8, reference->label, sizeof(reference->label));
+	} else if (type->kind == MW_TYPE_GENERATOR && layout->minor >= 11 && offset >= type->basic_bytes) {
+		/* basic size: all before the locals of the frame inside */
+		reference->how = MW_BY_LOCAL;
+		mw_label_local(holders->types,
+			       read_word(holders, object + type->basic_bytes - layout->locals + layout->frame_code) &
+				   ~7ULL,
+			       (offset - type->basic_bytes) / 8, reference->label, sizeof(reference->label));
 	} else if (mw_label_field(holders->types, type, (uint64_t)offset, reference->label, sizeof(reference->label))) {
 		reference->how = MW_BY_ATTRIBUTE;
 	}
@@ -471,13 +478,17 @@ static void explain_field(struct mw_holders *holders, struct mw_reference *refer
 static int explain_frame(struct mw_holders *holders, struct mw_reference *reference)
 {
 	const struct mw_python_layout *layout = &holders->types->layout;
-	uint64_t words[FRAME_WORDS_MAX], start = reference->location - sizeof(words);
+	const struct mw_mapping *own = mw_regions_find(holders->regions, reference->location);
+	uint64_t words[FRAME_WORDS_MAX], room = own ? (reference->location - own->start) / 8 : 0;
 	uint64_t locals_words = (layout->locals - layout->frame_code) / 8;
 
-	if (layout->minor < 11 || mw_regions_read(holders->regions, start, words, sizeof(words)) != sizeof(words))
+	/* the first frames of a thread lie at the start of their mapping */
+	room = room < FRAME_WORDS_MAX ? room : FRAME_WORDS_MAX;
+	if (layout->minor < 11 || room < locals_words ||
+	    mw_regions_read(holders->regions, reference->location - 8 * room, words, 8 * room) != (int64_t)(8 * room))
 		return 0;
-	for (uint64_t back = locals_words; back <= FRAME_WORDS_MAX; back++) {
-		uint64_t code = words[FRAME_WORDS_MAX - back] & ~7ULL;
+	for (uint64_t back = locals_words; back <= room; back++) {
+		uint64_t code = words[room - back] & ~7ULL;
 		const struct mw_mapping *mapping = mw_regions_find(holders->regions, code);
 		struct mw_type *type;
 
@@ -621,6 +632,12 @@ static struct small_table *find_small(struct small_table *tables, uint32_t count
 	return low < count && tables[low].block == block ? &tables[low] : NULL;
 }
 
+/* A pointer to a table, or one byte below it. */
+static uint64_t untagged(uint64_t pointer)
+{
+	return (pointer + 7) & ~7ULL;
+}
+
 /* The object that holds the hit points to table: what does that make it? */
 static void take_pointer(struct mw_holders *holders, const struct hit *hit, struct small_table *table)
 {
@@ -637,11 +654,11 @@ static void take_pointer(struct mw_holders *holders, const struct hit *hit, stru
 		table->kind = TABLE_KEYS;
 	} else if (type->kind == MW_TYPE_DICT && offset == 40) {
 		table->kind = TABLE_VALUES;
-		table->values = hit->target & ~7ULL;
+		table->values = untagged(hit->target);
 		table->keys = read_word(holders, hit->object + 32);
 	} else if (offset < 0 && (type->flags & MW_TPFLAG_MANAGED_DICT)) {
 		table->kind = TABLE_VALUES;
-		table->values = hit->target & ~7ULL;
+		table->values = untagged(hit->target);
 		table->keys = read_word(holders, type->address + holders->types->layout.cached_keys);
 	} else {
 		return;
@@ -661,11 +678,11 @@ static int find_small_owners(struct mw_holders *holders, struct small_table *tab
 		return -ENOMEM;
 	for (uint32_t i = 0; i < count; i++) {
 		targets[target_count++] = tables[i].block;
-		/* 3.11 and 3.12 point behind a prefix of values arrays, 3.12 with a tag */
+		/* 3.11 and 3.12 point behind a prefix of values arrays; 3.12 one byte less, as a tag */
 		for (uint64_t p = 1; minor >= 11 && p < PREFIX_WORDS; p++) {
 			targets[target_count++] = tables[i].block + 8 * p;
 			if (minor == 12)
-				targets[target_count++] = tables[i].block + 8 * p + 1;
+				targets[target_count++] = tables[i].block + 8 * p - 1;
 		}
 	}
 	rc = search(holders, targets, target_count, budget);
@@ -673,7 +690,7 @@ static int find_small_owners(struct mw_holders *holders, struct small_table *tab
 		struct small_table *table = NULL;
 
 		for (uint64_t p = 0; !table && p < PREFIX_WORDS; p++)
-			table = find_small(tables, count, (holders->hits[i].target & ~7ULL) - 8 * p);
+			table = find_small(tables, count, untagged(holders->hits[i].target) - 8 * p);
 		if (table && holders->hits[i].object)
 			take_pointer(holders, &holders->hits[i], table);
 	}

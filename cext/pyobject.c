@@ -12,7 +12,8 @@ enum {
 	MANAGED_BYTES = 16,
 	DICT_WALK_MAX = 4096,
 	KEYS_HEADER_BYTES = 32,
-	BLOCK_BYTES = 66 * 8, /* of a deque */
+	STATIC_TYPE_BYTES = 408, /* at least; sizeof(PyTypeObject) */
+	BLOCK_BYTES = 66 * 8,	 /* of a deque */
 };
 
 enum offset { /* of PyTypeObject, the same from 3.8 to 3.15 */
@@ -194,6 +195,9 @@ static enum mw_type_kind kind_of(const struct mw_type *type)
 	    {"module", MW_TYPE_MODULE, 24},
 	    {"code", MW_TYPE_CODE, 136},
 	    {"frame", MW_TYPE_FRAME, 24},
+	    {"generator", MW_TYPE_GENERATOR, 96},
+	    {"coroutine", MW_TYPE_GENERATOR, 96},
+	    {"async_generator", MW_TYPE_GENERATOR, 96},
 	    {"weakref", MW_TYPE_WEAKREF, 24},
 	    {"weakref.ReferenceType", MW_TYPE_WEAKREF, 24},
 	    {"weakproxy", MW_TYPE_WEAKREF, 24},
@@ -435,7 +439,11 @@ static int read_plain(struct mw_types *types, const uint8_t *here, uint64_t avai
 		uint64_t members = mw_word(here + 16);
 
 		object->size_bytes += members < 4096 ? members * type->item_bytes : 0;
-	} else if (type->item_bytes) {
+		/* a static type has none of what PyHeapTypeObject adds: other data follows it */
+		if (available >= TP_FLAGS + 8 && !(mw_word(here + TP_FLAGS) & MW_TPFLAG_HEAPTYPE) &&
+		    object->inline_bytes > STATIC_TYPE_BYTES)
+			object->inline_bytes = STATIC_TYPE_BYTES;
+	} else if (type->item_bytes && type->kind != MW_TYPE_GENERATOR) { /* whose size field is overwritten */
 		int64_t size = (int64_t)mw_word(here + 16);
 		uint64_t items = (uint64_t)(size < 0 ? -size : size);
 

@@ -42,6 +42,7 @@ enum mw_type_kind {
 	MW_TYPE_MODULE,
 	MW_TYPE_CODE,
 	MW_TYPE_FRAME,
+	MW_TYPE_GENERATOR, /* coroutines too: from 3.11 on their frame lies inside them */
 	MW_TYPE_KIND_COUNT,
 };
 

@@ -21,6 +21,7 @@ from mwtrace.evidence.paths import (
     Path,
     Reference,
     cluster,
+    goes_on,
     is_strong_root,
     references_found,
 )
@@ -155,9 +156,8 @@ def _next_frontier(
         if any(is_strong_root(ref) and ref.owner_kind is OwnerKind.MODULE for ref in refs):
             continue
         for ref in refs:
-            if ref.owner and ref.owner not in visited and ref.how is not How.WEAK:
-                if not is_strong_root(ref):
-                    wanted[ref.owner] = wanted.get(ref.owner, 0) + 1
+            if goes_on(ref) and ref.owner not in visited:
+                wanted[ref.owner] = wanted.get(ref.owner, 0) + 1
     # Whoever holds most is asked for first; equals in the order they were found.
     chosen = sorted(wanted, key=lambda owner: -wanted[owner])[:FRONTIER_MAX]
     visited.update(chosen)

@@ -8,6 +8,7 @@ which differs in every minor version but 3.8 and 3.9. A build whose objects are 
 from __future__ import annotations
 
 import re
+import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from mwtrace.capi import ffi, lib
@@ -26,11 +27,11 @@ _MINOR_BY_HEAP_TYPE_BYTES = {
     936: 14,
     944: 15,
 }
+_TP_NAME = 24
 _TP_BASICSIZE = 32
 _NAMES = re.compile(r"python|uwsgi|/[^/]*$")
 _MARKS = re.compile(r"/(?:lib)?python(\d)?[^/]*$|/uwsgi[^/]*$")
-_FILE_BYTES_MAX = 64 << 20
-_VERSION_TEXT = re.compile(rb"\x003\.([89])\.\d{1,2}\+?\x00")
+_DATA_BYTES_MAX = 16 << 20
 
 
 class Interpreter(NamedTuple):
@@ -55,7 +56,7 @@ def find_interpreter(image: Image) -> Interpreter | None:
             seen.add((start, end))
             if lib.mw_python_find(image.regions, start, end, found):
                 continue
-            minor = _minor(image, int(found[0]))
+            minor = _minor(image, int(found[0]), (start, end))
             if minor is not None:
                 c = ffi.new("struct mw_interpreter *")
                 c.type_type, c.minor = found[0], minor
@@ -68,22 +69,22 @@ def looks_like_python(image: Image) -> bool:
     return any(_MARKS.search(mapping.name) for mapping in image.mappings)
 
 
-def _minor(image: Image, type_type: int) -> int | None:
+def _minor(image: Image, type_type: int, data: tuple[int, int]) -> int | None:
     minor = _MINOR_BY_HEAP_TYPE_BYTES.get(image.word(type_type + _TP_BASICSIZE))
-    return _minor_by_text(image, type_type) if minor == 8 else minor
+    if minor == 8 and _has_static_type(image, type_type, data, b"types.GenericAlias\0"):
+        return 9  # which brought it
+    return minor
 
 
-def _minor_by_text(image: Image, type_type: int) -> int | None:
-    """3.8 or 3.9: the file that PyType_Type lies in holds its version as a text."""
-    own = next((m for m in image.mappings if m.start <= type_type < m.end), None)
-    files = [m for m in image.mappings if own is not None and m.name == own.name]
-    for mapping in files:
-        try:
-            with open(
-                f"/proc/{image.pid}/map_files/{mapping.start:x}-{mapping.end:x}", "rb"
-            ) as file:
-                match = _VERSION_TEXT.search(file.read(_FILE_BYTES_MAX))
-        except OSError:
-            continue
-        return int(match[1]) if match else None
-    return None
+def _has_static_type(image: Image, type_type: int, data: tuple[int, int], name: bytes) -> bool:
+    """Whether the interpreter's data holds a type of that name."""
+    raw = image.read(data[0], min(data[1] - data[0], _DATA_BYTES_MAX))
+    wanted = struct.pack("<Q", type_type)
+    at = raw.find(wanted)
+    while at >= 0:
+        if at % 8 == 0 and at + 24 <= len(raw):
+            (tp_name,) = struct.unpack_from("<Q", raw, at + _TP_NAME - 8)
+            if image.read(tp_name, len(name)) == name:
+                return True
+        at = raw.find(wanted, at + 1)
+    return False

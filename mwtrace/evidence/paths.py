@@ -52,7 +52,8 @@ class Reference(NamedTuple):
 
 # Roots and what it costs to end a path there. What is left are hops: a cycle's members, and
 # objects that only unread memory refers to.
-_ROOT_COST = {How.LOCAL: 2, How.STATIC: 40, How.STACK: 50, How.RAW: 60}
+# A local may be that of a frame that has returned: its memory is not cleaned. So it stands back.
+_ROOT_COST = {How.LOCAL: 20, How.STATIC: 40, How.STACK: 50, How.RAW: 60}
 _ROOT_WORDS = {
     How.STATIC: "C: static data",
     How.STACK: "C: a stack",
@@ -60,6 +61,9 @@ _ROOT_WORDS = {
 }
 # A container with more children than this holds them as a collection: the keys are not told apart.
 CHILDREN_TOLD_MAX = 3
+_HOP_COST = 3
+_STEPS_MAX = 64
+_OBJECT_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,18 @@ class Path:
 
 
 def is_strong_root(reference: Reference) -> bool:
+    """Whether a path may end here: at a module, a class, or a local variable of a frame."""
     return reference.how is How.LOCAL or (
         reference.owner_kind in (OwnerKind.MODULE, OwnerKind.TYPE) and reference.owner != 0
+    )
+
+
+def goes_on(reference: Reference) -> bool:
+    """Whether its owner may in turn be held: frames of generators are, modules need not be asked."""
+    return (
+        reference.owner != 0
+        and reference.how is not How.WEAK
+        and (reference.how is How.LOCAL or not is_strong_root(reference))
     )
 
 
@@ -95,47 +109,54 @@ def cluster(
     return [Path(text, count, python) for (text, python), count in counted.most_common()]
 
 
-def _best_steps(edges: Mapping[int, Sequence[Reference]]) -> dict[int, Reference]:
+class _Best(NamedTuple):
+    reference: Reference
+    is_root: bool  # the path ends here
+
+
+def _root_cost(ref: Reference) -> int | None:
+    if not is_strong_root(ref) and ref.owner:
+        return None
+    return _ROOT_COST.get(ref.how, 0 if ref.owner_kind is OwnerKind.MODULE else 1)
+
+
+def _best_steps(edges: Mapping[int, Sequence[Reference]]) -> dict[int, _Best]:
     """For each object, the reference by which its cheapest path to a root goes on."""
     held: dict[int, list[Reference]] = {}
-    heap: list[tuple[int, int, int, Reference]] = []
-    order = 0
+    heap: list[tuple[int, int, _Best]] = []
     for refs in edges.values():
         for ref in refs:
+            cost = _root_cost(ref)
             if ref.how is How.WEAK:
                 continue
-            cost = None
-            if is_strong_root(ref):
-                cost = _ROOT_COST.get(ref.how, 0 if ref.owner_kind is OwnerKind.MODULE else 1)
-            elif not ref.owner:
-                cost = _ROOT_COST.get(ref.how, 60)
             if cost is not None:
-                order += 1
-                heapq.heappush(heap, (cost, order, ref.target, ref))
-            else:
+                heapq.heappush(heap, (cost, len(heap), _Best(ref, True)))
+            if goes_on(ref):
                 held.setdefault(ref.owner, []).append(ref)
-    best: dict[int, Reference] = {}
+    best: dict[int, _Best] = {}
+    order = len(heap)
     while heap:
-        cost, _, target, ref = heapq.heappop(heap)
+        cost, _, step = heapq.heappop(heap)
+        target = step.reference.target
         if target in best:
             continue
-        best[target] = ref
+        best[target] = step
         for below in held.get(target, ()):
             if below.target not in best:
                 order += 1
-                heapq.heappush(heap, (cost + 3, order, below.target, below))
+                heapq.heappush(heap, (cost + _HOP_COST, order, _Best(below, False)))
     return best
 
 
-def _walk(sample: int, best: Mapping[int, Reference]) -> list[Reference]:
+def _walk(sample: int, best: Mapping[int, _Best]) -> list[Reference]:
     """From the root down to the sample."""
-    steps = []
+    steps: list[Reference] = []
     at = sample
-    while at in best and len(steps) < 64:
-        steps.append(best[at])
-        if is_strong_root(best[at]) or not best[at].owner:
+    while at in best and len(steps) < _STEPS_MAX:
+        steps.append(best[at].reference)
+        if best[at].is_root:
             break
-        at = best[at].owner
+        at = best[at].reference.owner
     return steps[::-1]
 
 
@@ -148,16 +169,14 @@ def _text(
     if not steps:
         return f"no holder found for {type_name}"
     root = steps[0]
-    if is_strong_root(root):
-        text = labels.get(root.owner, "") or root.label or root.owner_type
-        if root.how is How.LOCAL:
-            text = f"local {root.label}"
-        elif root.label:
+    if root.how is How.LOCAL:
+        text = f"local {root.label}"
+    elif is_strong_root(root):
+        text = labels.get(root.owner, "") or root.owner_type
+        if root.label and not _is_namespace(root):
             text += f".{root.label}"
     else:
         text = _ROOT_WORDS.get(root.how, "C")
-        if len(steps) > 1:
-            text += f" -> {steps[1].owner_type}"
     for before, step in zip(steps, steps[1:]):
         text += _step(before, step, labels, children)
     return _folded(text)
@@ -167,33 +186,41 @@ def _step(
     before: Reference, step: Reference, labels: Mapping[int, str], children: Mapping[int, int]
 ) -> str:
     is_many = children.get(step.owner, 0) > CHILDREN_TOLD_MAX
+    is_text = step.label.startswith("'")
     if step.how is How.KEY:
-        if _is_namespace(before) and step.label.startswith("'"):
+        if _is_namespace(before) and is_text:
             return "." + step.label.strip("'")
-        return "['\u2026']" if is_many and step.label.startswith("'") else (
-            "[\u2026]" if is_many else f"[{step.label}]"
-        )
+        if is_many:
+            return "['\u2026']" if is_text else "[\u2026]"
+        return f"[{step.label}]"
     if step.how is How.ITEM:
         return "[\u2026]" if is_many else f"[{step.place}]"
-    if step.how is How.BEING_KEY:
-        return " key"
     if step.how in (How.MEMBER, How.QUEUE):
         return "[\u2026]"
-    if step.how is How.ATTRIBUTE:
-        return f".{step.label}"
+    if step.how is How.BEING_KEY:
+        return " key"
+    if step.how is How.LOCAL:
+        return f" -> {step.label}"
     if step.owner_type == "function":
-        return f" -> function {labels.get(step.owner, '')}()".replace(" ()", "")
+        # what a function holds: its closure and its defaults, told with its name
+        return f" -> {labels.get(step.owner, '') or 'function'}()"
+    if step.how is How.ATTRIBUTE:
+        return "" if _is_namespace(step) else f".{step.label}"
     if step.owner_type == "cell":
-        return " -> closure"
-    # an object's own dict: its keys are told as attributes
-    if step.how is How.FIELD and step.owner_kind is OwnerKind.OTHER:
-        return f" -> {step.owner_type}" if step.owner_type not in ("tuple", "list") else ""
+        return " (closure)"
+    if step.owner_kind is OwnerKind.OTHER and not _leads_to_namespace(step):
+        return f" -> {step.owner_type}"
     return ""
 
 
 def _is_namespace(above: Reference) -> bool:
-    """Whether the dict that a reference leads to is the namespace of a module, class or object."""
-    return above.how is How.FIELD
+    """Whether what a reference leads to is the namespace of a module, class or object."""
+    return above.how is How.FIELD or (above.how is How.ATTRIBUTE and above.label == "__dict__")
+
+
+def _leads_to_namespace(step: Reference) -> bool:
+    """Fields in front of an object (3.11) and dict slots behind it have no name of their own."""
+    return step.how is How.FIELD and (step.place < 0 or step.place >= _OBJECT_BYTES)
 
 
 def _folded(text: str) -> str:
