@@ -17,16 +17,16 @@ class Facts(NamedTuple):
     trim_bytes: int = 0  # estimate
     type_name: str = ""  # the Python type that grew most
     holder: str = ""  # the path that holds most of it
-    missing_decref_in: str = ""  # the file that defines a type with too high reference counts
-    allocator: str = "glibc"
+    defined_in: str = ""  # the file that defines that type; "" for a class written in Python
 
 
 def advise(kind: Kind, facts: Facts) -> str:
     """Return the next step, in one or two sentences."""
-    if facts.missing_decref_in:
+    if kind is Kind.MISSING_DECREF:
+        where = facts.defined_in or "the native code that is handed such objects"
         return (
-            f"Look for a missing Py_DECREF in {facts.missing_decref_in}: "
-            f"objects of {facts.type_name} are counted as held, but nobody holds them."
+            f"Look for a missing Py_DECREF in {where}: "
+            f"objects of {facts.type_name} are counted as held, but nobody refers to them."
         )
     if kind is Kind.ALLOCATOR_RETAINED:
         return _retained(facts)

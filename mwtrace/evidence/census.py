@@ -184,5 +184,3 @@ def grown_types(before: Census, now: Census) -> list[TypeGrowth]:
         if size > 0 or objects > 0:
             found.append(TypeGrowth(row.name, row.objects, row.size_bytes, objects, size))
     return sorted(found, key=lambda growth: -growth.bytes_grown)
-
-

@@ -61,9 +61,7 @@ class _Search:
 
     def __init__(self, image: Image, interpreter: Interpreter, wanted: int, budget: Budget) -> None:
         opened = ffi.new("struct mw_holders **")
-        rc = lib.mw_holders_open(
-            image.regions, interpreter.c, wanted, SAMPLES, budget.c, opened
-        )
+        rc = lib.mw_holders_open(image.regions, interpreter.c, wanted, SAMPLES, budget.c, opened)
         if rc:
             raise process_error(rc, image.pid, "search the memory")
         self.c = opened[0]

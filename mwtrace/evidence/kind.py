@@ -16,6 +16,7 @@ class Kind(enum.Enum):
     """What grows, in the words of the verdict."""
 
     PYTHON_OBJECTS = "python-objects"
+    MISSING_DECREF = "python-objects, counted but not held"
     NATIVE_LIVE = "native-live"
     ALLOCATOR_RETAINED = "allocator-retained"
     MMAP = "mmap"
@@ -95,6 +96,14 @@ def growth(
         return Growth(first, total, by_kind, f"{_share(size, total)} of the growth")
     words = ", ".join(f"{kind.value} {_share(part, total)}" for kind, part in by_kind[:3])
     return Growth(Kind.MIXED, total, by_kind, words)
+
+
+def refine(grown: Growth, missing_decref: bool) -> Growth:
+    """Growing objects that nobody holds though they are counted as held are a kind of their own."""
+    if not missing_decref or grown.kind is not Kind.PYTHON_OBJECTS:
+        return grown
+    why = f"{grown.why}; reference counts are higher than the references found"
+    return Growth(Kind.MISSING_DECREF, grown.grown_bytes, grown.by_kind, why)
 
 
 def _share(part: int, total: int) -> str:

@@ -102,9 +102,7 @@ def split(reading: Reading) -> tuple[Part, ...]:
 
     stacks = take(reading.stack_bytes)
     pools_used = take(min(reading.pool_in_use_bytes, reading.pool_anon_bytes))
-    pools_free = take(
-        max(0, reading.pool_anon_bytes - pools_used) + reading.pool_untouched_bytes
-    )
+    pools_free = take(max(0, reading.pool_anon_bytes - pools_used) + reading.pool_untouched_bytes)
     heap_free = min(reading.heap_free_bytes + reading.heap_tcache_bytes, reading.heap_anon_bytes)
     heap_used = reading.heap_anon_bytes - heap_free
     heap_objects = min(reading.heap_object_bytes, heap_used)
