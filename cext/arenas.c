@@ -61,6 +61,7 @@ struct mw_arenas {
 	uint32_t offset; /* one of state_offsets */
 	uint32_t count;
 	uint32_t heap_count;
+	int is_broken; /* a list of arenas began well and did not close */
 	struct mw_arenas_totals totals;
 };
 
@@ -111,15 +112,21 @@ static int read_state(struct mw_arenas *arenas, uint64_t address, uint32_t offse
 	       is_writable(arenas, ret->top) && !(ret->next & 7) && is_writable(arenas, ret->next);
 }
 
-/* Collect the arenas by their next links, which must come back to the first. */
+/* Collect the arenas by their next links, which must come back to the first.
+ * A link to what was not there yet when the pagemap was read (a thread has just
+ * begun an arena) is noted: the caller should look again. */
 static int read_chain(struct mw_arenas *arenas, uint64_t address, uint32_t offset)
 {
 	uint64_t at = address;
 
 	arenas->count = 0;
 	do {
-		if (arenas->count == MW_ARENAS_MAX || !read_state(arenas, at, offset, &arenas->states[arenas->count]))
+		if (arenas->count == MW_ARENAS_MAX)
 			return 0;
+		if (!read_state(arenas, at, offset, &arenas->states[arenas->count])) {
+			arenas->is_broken |= arenas->count > 0;
+			return 0;
+		}
 		at = arenas->states[arenas->count++].next;
 	} while (at != address);
 	arenas->offset = offset;
@@ -169,7 +176,9 @@ static int find_main(struct mw_arenas *arenas, uint64_t start, uint64_t end)
 		start = low + wanted >= high ? high : low + wanted - STATE_BYTES;
 	}
 	free(chunk);
-	return found ? 0 : -ENOENT;
+	if (found)
+		return 0;
+	return arenas->is_broken ? -EAGAIN : -ENOENT;
 }
 
 /* ---- malloc's own count of mapped chunks, in struct malloc_par */

@@ -73,7 +73,8 @@ struct mw_arenas;
 
 /* Look for main_arena in [start, end): libc's writable data, with the .bss that
  * follows it.  Return 0, -ENOENT if it is not there (no glibc, or malloc never
- * called), -ENOMEM. */
+ * called), -EAGAIN if it changed since regions was opened (a new arena): open
+ * again, -ENOMEM. */
 int mw_arenas_read(struct mw_regions *regions, uint64_t start, uint64_t end, const struct mw_budget *budget,
 		   struct mw_arenas **ret);
 void mw_arenas_destroy(struct mw_arenas *arenas);

@@ -102,6 +102,7 @@ static void add_buffer(struct mw_census *census, uint64_t address, uint64_t byte
 static void take_keys(struct mw_census *census, const struct dict *dict, const uint8_t *header)
 {
 	struct mw_type *type = &census->types->all[dict->type];
+	const struct mw_mapping *mapping;
 	struct mw_keys keys;
 	uint64_t bytes = 0;
 
@@ -112,7 +113,8 @@ static void take_keys(struct mw_census *census, const struct dict *dict, const u
 	/* A split dict's values are its own (from 3.13 on mostly inside the object). */
 	if (dict->is_split && census->types->layout.minor < 11 && keys.usable < 1 << 20)
 		bytes += 8 * keys.usable;
-	if (bytes > 1ULL << 40)
+	mapping = bytes ? mw_regions_find(census->regions, dict->keys) : NULL;
+	if (bytes && (!mapping || bytes > mapping->end - dict->keys))
 		return;
 	type->bytes += bytes;
 	census->totals.bytes += bytes;
@@ -198,19 +200,32 @@ static void take_dict(struct mw_census *census, const struct mw_object *object)
 		census->dicts[census->dict_count++] = dict;
 }
 
+/* What of malloc's memory the object takes, by the size that stands in front
+ * of its block; 0 if it does not fit that block: then it is part of something
+ * larger, or chance. */
+static uint64_t chunk_of(const struct mw_census *census, uint64_t address, const struct mw_object *object)
+{
+	uint64_t taken = object->inline_bytes + object->type->front_bytes;
+	uint64_t header = address - object->type->front_bytes - 8, size;
+
+	if (header < census->chunk->address &&
+	    (!census->chunk->has_front || census->chunk->address - header > MW_CHUNK_FRONT_BYTES))
+		return malloc_chunk(taken);
+	size = mw_word(census->chunk->bytes + (int64_t)(header - census->chunk->address)) & ~7ULL;
+	return size >= taken + 8 && size <= malloc_chunk(taken) * 2 + MW_PAGE_BYTES ? size : 0;
+}
+
 static void take_object(struct mw_census *census, uint64_t address, const struct mw_object *object)
 {
-	uint64_t chunk = malloc_chunk(object->inline_bytes + object->type->front_bytes);
-
 	object->type->objects++;
 	object->type->bytes += object->size_bytes;
 	census->totals.objects++;
 	census->totals.bytes += object->size_bytes;
 	if (census->zone < census->zone_count && address >= census->zones[census->zone].start) {
 		census->zones[census->zone].objects++;
-		census->zones[census->zone].object_bytes += chunk;
+		census->zones[census->zone].object_bytes += chunk_of(census, address, object);
 	} else if (address < census->large_end && census->large_count) {
-		census->large[census->large_count - 1].object_bytes += chunk;
+		census->large[census->large_count - 1].object_bytes += chunk_of(census, address, object);
 	}
 	if (object->keys)
 		take_dict(census, object);
@@ -343,8 +358,12 @@ static void place_buffers(struct mw_census *census)
 		const struct buffer *buffer = &census->buffers[i];
 		struct mw_zone *zone = zone_of(census, buffer->address);
 		struct mw_large_block *large = zone ? NULL : large_of(census, buffer->address);
-		uint64_t bytes = malloc_chunk(buffer->bytes);
+		uint64_t bytes = malloc_chunk(buffer->bytes), size;
 
+		/* Of large ones be sure: one wrong length would outweigh thousands of right ones. */
+		if (bytes > LARGE_BYTES_MIN && (mw_regions_read(census->regions, buffer->address - 8, &size, 8) != 8 ||
+						(size & ~7ULL) < bytes - 16 || size > 2 * bytes + MW_PAGE_BYTES))
+			continue;
 		if (zone)
 			zone->object_bytes += bytes;
 		if (large)

@@ -191,7 +191,7 @@ static enum mw_type_kind kind_of(const struct mw_type *type)
 	    {"set", MW_TYPE_SET, 64},
 	    {"frozenset", MW_TYPE_SET, 64},
 	    {"bytearray", MW_TYPE_BYTEARRAY, 48},
-	    {"collections.deque", MW_TYPE_DEQUE, 48},
+	    {"collections.deque", MW_TYPE_DEQUE, 56},
 	    {"module", MW_TYPE_MODULE, 24},
 	    {"code", MW_TYPE_CODE, 136},
 	    {"frame", MW_TYPE_FRAME, 24},
@@ -420,11 +420,18 @@ static int read_bytearray(const uint8_t *here, uint64_t available, struct mw_obj
 
 static int read_deque(struct mw_types *types, const uint8_t *here, uint64_t available, struct mw_object *object)
 {
-	if (available < 48 || mw_word(here + 16) >= items_max)
+	uint64_t length, left, right;
+
+	if (available < 56)
 		return 0;
-	/* A block holds 64 items between its two links; leftindex says where the first one begins. */
+	/* A block holds 64 items between its two links; left and right are indexes in the end blocks. */
+	length = mw_word(here + 16);
+	left = mw_word(here + 40);
+	right = mw_word(here + 48);
+	if (length >= items_max || left > 64 || right > 63 || ((left + length - 1) & 63) != right)
+		return 0;
 	object->buffer = mw_word(here + 24);
-	object->buffer_bytes = (mw_word(here + 16) + (mw_word(here + 40) & 63) + 63) / 64 * BLOCK_BYTES;
+	object->buffer_bytes = (length + left + 63) / 64 * BLOCK_BYTES;
 	object->size_bytes += object->buffer_bytes;
 	return is_mapped(types, object->buffer, BLOCK_BYTES);
 }
@@ -549,9 +556,16 @@ int mw_keys_read(const struct mw_python_layout *layout, const uint8_t *header, s
 	if (layout->minor >= 11) {
 		uint8_t log2_size = header[8], log2_index_bytes = header[9], kind = header[10];
 
-		if (log2_size > 40 || log2_index_bytes > 44 || kind > 2)
+		/* an index is 1, 2, 4 or 8 bytes wide, as the size needs */
+		if (log2_size > 40 || kind > 2 ||
+		    log2_index_bytes != log2_size + (log2_size < 8    ? 0
+						     : log2_size < 16 ? 1
+						     : log2_size < 32 ? 2
+								      : 3))
 			return 0;
 		ret->usable = (2ULL << log2_size) / 3;
+		if (mw_word(header + 16) > ret->usable || mw_word(header + 24) > ret->usable)
+			return 0;
 		ret->entries = 32 + (1ULL << log2_index_bytes);
 		ret->entry_bytes = kind ? 16 : 24;
 		ret->size_bytes = log2_size ? ret->entries + ret->usable * ret->entry_bytes : 0;
@@ -563,6 +577,8 @@ int mw_keys_read(const struct mw_python_layout *layout, const uint8_t *header, s
 		if (!size || size >= size_max || (size & (size - 1)))
 			return 0;
 		ret->usable = size * 2 / 3;
+		if (mw_word(header + 24) > ret->usable)
+			return 0;
 		ret->entries = 40 + size * (size <= 0xff ? 1 : size <= 0xffff ? 2 : size <= 0xffffffffULL ? 4 : 8);
 		ret->entry_bytes = 24;
 		ret->size_bytes = size > 1 ? ret->entries + ret->usable * 24 : 0;

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mwtrace.capi import ffi, lib
+from mwtrace.errors import ProcessUnreadable, Unreadable
 from mwtrace.evidence.image import Budget, Image, process_error, struct_values
 
 BUDGET_S = 30.0
@@ -61,6 +62,14 @@ class Arenas:
         return self.system_bytes - self.in_use_bytes
 
 
+class ArenasMoved(ProcessUnreadable):
+    """An arena was made between the reading of the pagemap and that of the arenas: read again."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(f"the malloc arenas of process {pid} changed", Unreadable.OTHER)
+        self.remedy = "Try again; where it persists, the allocator is not glibc's as we know it."
+
+
 def read_arenas(image: Image, budget: Budget | None = None) -> Arenas | None:
     """Read malloc's arenas; None where glibc is not mapped or was never asked for memory."""
     budget = budget or Budget(BUDGET_S)
@@ -72,6 +81,8 @@ def read_arenas(image: Image, budget: Budget | None = None) -> Arenas | None:
                 return _arenas(read[0])
             finally:
                 lib.mw_arenas_destroy(read[0])
+        if rc == -errno.EAGAIN:
+            raise ArenasMoved(image.pid)
         if rc != -errno.ENOENT:
             raise process_error(rc, image.pid, "read the malloc arenas")
     return None

@@ -128,9 +128,9 @@ def _unclaimed(image: Image, census: object) -> dict[int, tuple[int, int]]:
     size, zero = ffi.new("uint64_t *"), ffi.new("uint64_t *")
     found = {}
     for mapping in image.mappings:
-        lib.mw_census_unclaimed(census, mapping.index, size, zero)
+        lib.mw_census_unclaimed(census, mapping.number, size, zero)
         if size[0]:
-            found[mapping.index] = (int(size[0]), int(zero[0]))
+            found[mapping.number] = (int(size[0]), int(zero[0]))
     return found
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mwtrace.capi import lib
 from mwtrace.errors import ProcessGone
-from mwtrace.evidence.arenas import Arenas, read_arenas
+from mwtrace.evidence.arenas import Arenas, ArenasMoved, read_arenas
 from mwtrace.evidence.census import Census, TypeCount, Zone, take_census
 from mwtrace.evidence.holders import Holders, find_holders, find_owners
 from mwtrace.evidence.image import Budget, Image, KernelFigures, Mapping, is_anonymous
@@ -21,6 +21,7 @@ from mwtrace.evidence.interpreter import Interpreter, find_interpreter, looks_li
 from mwtrace.evidence.parts import Detail, Part, Reading, private_bytes, split
 
 BUDGET_S = 120.0
+ATTEMPTS = 4  # at a heap that grows an arena just then
 # Below this, an unclaimed stretch is crumbs (interpreter frames, thread data), not a mapping that
 # somebody made for something.
 MMAP_BYTES_MIN = 64 * 1024
@@ -62,17 +63,26 @@ def explain_process(pid: int, with_holders: bool = True, budget_s: float = BUDGE
     """Read a process and say what its memory is made of."""
     began_s = time.monotonic()
     budget = Budget(budget_s)
-    with Image(pid) as image:
-        explanation = explain_image(image, with_holders, budget, began_s)
-        if not image.is_same():
-            raise ProcessGone(f"process {pid} ended, or ran another program, while it was read")
-        return explanation
+    for attempt in range(ATTEMPTS):
+        with Image(pid) as image:
+            try:
+                arenas = read_arenas(image, budget)
+            except ArenasMoved:
+                if attempt < ATTEMPTS - 1:
+                    continue
+                arenas = None
+            explanation = explain_image(image, arenas, with_holders, budget, began_s)
+            if not image.is_same():
+                break
+            return explanation
+    raise ProcessGone(f"process {pid} ended, or ran another program, while it was read")
 
 
-def explain_image(image: Image, with_holders: bool, budget: Budget, began_s: float) -> Explanation:
+def explain_image(
+    image: Image, arenas: Arenas | None, with_holders: bool, budget: Budget, began_s: float
+) -> Explanation:
     notes: list[str] = []
     interpreter = find_interpreter(image)
-    arenas = read_arenas(image, budget)
     stacks = image.stacks()
     zones = _zones(arenas, stacks)
     census = take_census(image, interpreter, zones, budget)
@@ -188,7 +198,7 @@ def _sort_unclaimed(image: Image, census: Census, known: bool) -> _Unclaimed:
     found = _Unclaimed(Counter(), Counter())
     before: Mapping | None = None
     for mapping in image.mappings:
-        size, zeros = census.unclaimed.get(mapping.index, (0, 0))
+        size, zeros = census.unclaimed.get(mapping.number, (0, 0))
         is_bss = (
             before is not None
             and before.has(lib.MW_MAPPING_FILE)

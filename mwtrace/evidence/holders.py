@@ -198,7 +198,7 @@ def find_holders(
 def find_owners(
     image: Image, interpreter: Interpreter, addresses: Iterable[int], budget: Budget | None = None
 ) -> dict[int, str]:
-    """Name, for each address, the type of an object that points at it (numpy's arrays: their data)."""
+    """Name for each address the type of an object that points at it: a numpy array, say."""
     search = _Search(image, interpreter, 0, budget or Budget(BUDGET_S))
     try:
         owners: dict[int, str] = {}
@@ -211,7 +211,7 @@ def find_owners(
 
 
 def holders_process(pid: int, type_name: str, budget_s: float = BUDGET_S) -> Holders:
-    """Find who holds the objects of the type of that name, the most numerous if there are several."""
+    """Find who holds the objects of the type of that name; of several, the most numerous."""
     budget = Budget(budget_s)
     with Image(pid) as image:
         interpreter = find_interpreter(image)

@@ -27,7 +27,7 @@ _PTHREAD_SELF = 16  # pthread.header.self, x86-64; header.tcb, at 0, is the same
 
 
 class Mapping(NamedTuple):
-    index: int
+    number: int  # of the line in maps, from 0
     start: int
     end: int
     flags: int
@@ -157,7 +157,7 @@ class Image:
                 continue
             if mapping.has(lib.MW_MAPPING_FILE) and names.search(mapping.name):
                 end = mapping.end
-                for behind in self.mappings[mapping.index + 1 : mapping.index + 2]:
+                for behind in self.mappings[mapping.number + 1 : mapping.number + 2]:
                     if behind.start == end and is_anonymous(behind):
                         end = behind.end
                 found.append((mapping.start, end))

@@ -51,7 +51,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the readers of one image found; all sizes are of present pages unless named otherwise."""
+    """What the readers of one image found; sizes are of present pages unless named otherwise."""
 
     anon_bytes: int
     file_bytes: int  # status: RssFile

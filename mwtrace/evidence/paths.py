@@ -81,7 +81,7 @@ def is_strong_root(reference: Reference) -> bool:
 
 
 def goes_on(reference: Reference) -> bool:
-    """Whether its owner may in turn be held: frames of generators are, modules need not be asked."""
+    """Whether its owner may in turn be held: a generator's frame is, a module is not asked."""
     return (
         reference.owner != 0
         and reference.how is not How.WEAK

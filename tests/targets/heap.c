@@ -6,7 +6,6 @@
  * arenas got, what mallinfo2() says is in use and mapped singly; then waits for
  * its input to close.  (malloc_info() is no witness for what is in use: it adds
  * up size fields with their flag bits, a byte too much for each free chunk.) */
-#define _GNU_SOURCE
 #include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>

@@ -18,6 +18,7 @@ FLOOR = {
     "capi": 1,
     "demo": 1,
     "judge": 1,
+    "evidence": 2,
     "host": 2,
     "remote": 2,
     "cpython": 3,
