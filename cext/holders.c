@@ -193,7 +193,8 @@ static void first_pass(struct mw_holders *holders, const struct mw_budget *budge
 	holders->totals.passes_total++;
 	holders->totals.tables_untracked_total = 0;
 	holders->totals.stopped = mw_sweep(holders->regions, 0, budget, visit_first, holders, &unread);
-	qsort(holders->tables, holders->table_count, sizeof(*holders->tables), compare_tables);
+	if (holders->table_count)
+		qsort(holders->tables, holders->table_count, sizeof(*holders->tables), compare_tables);
 	holders->totals.tables = holders->table_count;
 }
 

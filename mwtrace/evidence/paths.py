@@ -230,7 +230,7 @@ def _folded(text: str) -> str:
         if tail[0] in ".[" and text.endswith(tail * 3):
             while text.endswith(tail * 2):
                 text = text[: -len(tail)]
-            return f"{text}{tail}\u2026 (a chain)"
+            return f"{text}\u2026 (a chain)"
     return text
 
 

@@ -32,14 +32,16 @@ def rollup(pid: int) -> dict[str, int]:
     return {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}
 
 
-def grow(python: str, shape: str) -> tuple[Explanation, Explanation, dict[str, int]]:
+def grow(python: str, shape: str) -> tuple[Explanation, Explanation, list[dict[str, int]]]:
     target = Target([python, script("grow"), shape])
     try:
         target.expect("ready")
         before = explain_process(target.pid)
         target.ask("grow")
+        figures = [rollup(target.pid)]
         now = explain_process(target.pid)
-        return before, now, rollup(target.pid)
+        figures.append(rollup(target.pid))
+        return before, now, figures
     finally:
         target.stop()
 
@@ -51,10 +53,9 @@ def test_what_grows_is_told_for_what_it_is(python, shape):
     grown = growth(sizes(before.parts), sizes(now.parts), before.threads, now.threads)
     grown = refine(grown, any(holders.missing_decref for holders in now.holders))
     assert grown.kind is KINDS[shape], grown
-    # the same pages counted by the kernel, in another way
-    page_tables = now.kernel.page_table_bytes
-    private = kernel["Anonymous"] + kernel["Swap"] + page_tables
-    assert now.private_bytes == pytest.approx(private, rel=0.02)
+    # the same pages counted by the kernel, in another way; just begun threads still move
+    private = [f["Anonymous"] + f["Swap"] + now.kernel.page_table_bytes for f in kernel]
+    assert 0.98 * min(private) <= now.private_bytes <= 1.02 * max(private)
     unaccounted = sizes(now.parts)[PartKind.UNACCOUNTED]
     assert unaccounted <= 0.05 * now.private_bytes
 
