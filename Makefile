@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c)
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv build check test test-kernel test-slow asan bench-watch clean
+.PHONY: help venv build check test test-kernel test-slow asan bench-watch bench-explain clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -54,6 +54,9 @@ asan: venv ## unit tests with AddressSanitizer and UBSan under the extension
 bench-watch: build ## what a tick over thousands of processes costs (root)
 	$(BIN)/python tests/bench/series.py
 	$(BIN)/python tests/bench/watch.py
+
+bench-explain: build ## what reading a process's memory costs, and how right it is (root)
+	$(BIN)/python tests/bench/explain.py
 
 clean: ## remove everything that was built, and .venv
 	rm -rf build dist *.egg-info $(VENV) mwtrace/_bpf mwtrace/_cext*.so .mypy_cache .pytest_cache .ruff_cache
