@@ -1,5 +1,6 @@
 #include "holders.h"
 #include "pylabel.h"
+#include "references.h"
 #include "sweep.h"
 
 #include <errno.h>
@@ -11,66 +12,9 @@ enum {
 	TABLES_MAX = 1 << 20,  /* 24 bytes each, grown as needed */
 	TABLE_BYTES_MIN = 512, /* smaller ones lie in pymalloc's pools and are found from there */
 	DICT_USED_MIN = 6,     /* fewer entries cannot fill a table larger than that */
-	SAMPLES_MAX = 4096,
 	LOOK_BACK_BYTES = 4096,
-	FRAME_WORDS_MAX = 96, /* locals and value stack searched through for the head of a frame */
-	FILTER_BITS = 1 << 16,
 	SMALL_TABLES_MAX = 4096,
 	PREFIX_WORDS = 5, /* of a values array of 3.11 and 3.12, in front of what is pointed to */
-	BODY_BYTES = 160,
-	BLOCK_WORDS = 66, /* of a deque */
-};
-
-enum table_kind {
-	TABLE_LIST = 1,
-	TABLE_KEYS,
-	TABLE_VALUES,
-	TABLE_SET,
-	TABLE_DEQUE,
-	TABLE_TUPLE, /* the object itself, too long to look back over */
-};
-
-struct table {
-	uint64_t start;
-	uint64_t owner;
-	uint64_t end_kind; /* bytes << 8 | enum table_kind */
-};
-
-/* A word that equals a target, and whose memory it lies in as far as the chunk showed it. */
-struct hit {
-	uint64_t location;
-	uint64_t target;
-	uint64_t object; /* it lies in this object; or 0 */
-	uint64_t block;	 /* else: in this block of a pool; or 0 */
-	uint64_t block_bytes;
-	uint32_t flags; /* of the mapping */
-	uint32_t reserved;
-};
-
-struct mw_holders {
-	struct mw_regions *regions;
-	struct mw_types *types;
-	struct table *tables;
-	struct mw_reference *references;
-	struct hit *hits;
-	uint64_t *targets; /* hash table of what is searched for */
-	uint64_t target_slots;
-	uint64_t low, span; /* all targets lie in [low, low + span] */
-	uint64_t mask;	    /* bits of a word that are no tag */
-	uint64_t wanted;
-	uint64_t wanted_objects;
-	uint64_t pools;
-	uint64_t random;
-	uint64_t skip_until;
-	uint64_t tables_capacity;
-	uint64_t samples[SAMPLES_MAX];
-	uint32_t sample_count, sample_limit;
-	uint32_t table_count;
-	uint32_t hit_count, reference_count;
-	int all_tables; /* no pools: small tables too */
-	const struct mw_mapping *mapping;
-	struct mw_holders_totals totals;
-	uint8_t filter[FILTER_BITS / 8];
 };
 
 /* ---- the first pass: samples and large tables */
@@ -124,7 +68,7 @@ static int take_tables(struct mw_holders *holders, const uint8_t *here, uint64_t
 	case MW_TYPE_SET:
 		return add_table(holders, object->buffer, object->buffer_bytes, TABLE_SET, address);
 	case MW_TYPE_DEQUE:
-		return add_table(holders, object->buffer, BLOCK_WORDS * 8, TABLE_DEQUE, address);
+		return add_table(holders, object->buffer, MW_DEQUE_BLOCK_WORDS * 8, TABLE_DEQUE, address);
 	case MW_TYPE_TUPLE:
 		if (object->inline_bytes > LOOK_BACK_BYTES)
 			return add_table(holders, address, object->inline_bytes, TABLE_TUPLE, address);
@@ -210,7 +154,7 @@ int mw_holders_open(struct mw_regions *regions, const struct mw_interpreter *pyt
 	rc = mw_types_create(regions, python, &holders->types);
 	holders->regions = regions;
 	holders->wanted = wanted;
-	holders->sample_limit = sample_count < SAMPLES_MAX ? sample_count : SAMPLES_MAX;
+	holders->sample_limit = sample_count < MW_SAMPLES_MAX ? sample_count : MW_SAMPLES_MAX;
 	holders->random = 0x9e3779b97f4a7c15ULL;
 	/* 3.14 tags references on frames' stacks */
 	holders->mask = python->minor >= 14 ? ~3ULL : ~0ULL;
@@ -256,7 +200,7 @@ uint32_t mw_holders_samples(const struct mw_holders *holders, const uint64_t **r
 
 static uint32_t filter_bit(uint64_t word)
 {
-	return (uint32_t)(word * 0x9e3779b97f4a7c15ULL >> 48) & (FILTER_BITS - 1);
+	return (uint32_t)(word * 0x9e3779b97f4a7c15ULL >> 48) & (MW_FILTER_BITS - 1);
 }
 
 static int set_targets(struct mw_holders *holders, const uint64_t *targets, uint32_t count)
@@ -385,231 +329,12 @@ static int search(struct mw_holders *holders, const uint64_t *targets, uint32_t 
 	return holders->totals.stopped == -ENOMEM ? -ENOMEM : 0;
 }
 
-/* ---- what a hit means */
-
 static uint64_t read_word(struct mw_holders *holders, uint64_t address)
 {
 	uint64_t word;
 
 	return mw_regions_read(holders->regions, address, &word, sizeof(word)) == sizeof(word) ? word : 0;
 }
-
-static void set_owner(struct mw_holders *holders, struct mw_reference *reference, uint64_t owner)
-{
-	struct mw_type *type = mw_types_get(holders->types, read_word(holders, owner + 8));
-
-	reference->owner = owner;
-	reference->owner_type = type ? type->address : 0;
-	reference->owner_kind = type ? type->kind : 0;
-}
-
-/* The word is an entry of the key table of a dict. */
-static int explain_keys(struct mw_holders *holders, struct mw_reference *reference, uint64_t keys, uint64_t owner)
-{
-	uint64_t offset = reference->location - keys, entry, pair[2];
-	struct mw_keys table;
-	uint8_t header[32];
-
-	if (mw_regions_read(holders->regions, keys, header, sizeof(header)) != sizeof(header) ||
-	    !mw_keys_read(&holders->types->layout, header, &table) || offset < table.entries ||
-	    offset >= table.entries + table.usable * table.entry_bytes)
-		return 0;
-	set_owner(holders, reference, owner);
-	reference->place = (int64_t)((offset - table.entries) / table.entry_bytes);
-	entry = keys + table.entries + (uint64_t)reference->place * table.entry_bytes + table.entry_bytes - 16;
-	if (reference->location == entry) {
-		reference->how = MW_BY_BEING_KEY;
-		return 1;
-	}
-	reference->how = MW_BY_KEY;
-	if (mw_regions_read(holders->regions, entry, pair, sizeof(pair)) == sizeof(pair))
-		mw_label_key(holders->types, pair[0], reference->label, sizeof(reference->label));
-	return 1;
-}
-
-/* The word is one of the values of a dict, or of an object (3.11), whose keys are shared. */
-static void explain_values(struct mw_holders *holders, struct mw_reference *reference, uint64_t values, uint64_t keys,
-			   uint64_t owner)
-{
-	char name[64];
-
-	set_owner(holders, reference, owner);
-	reference->place = (int64_t)(reference->location - values) / 8;
-	reference->how = reference->owner_kind == MW_TYPE_DICT ? MW_BY_KEY : MW_BY_ATTRIBUTE;
-	if (keys && mw_label_entry(holders->types, keys, (uint64_t)reference->place, name, sizeof(name)))
-		snprintf(reference->label, sizeof(reference->label), reference->how == MW_BY_KEY ? "'%s'" : "%s", name);
-}
-
-static void explain_field(struct mw_holders *holders, struct mw_reference *reference, uint64_t object)
-{
-	const struct mw_python_layout *layout = &holders->types->layout;
-	int64_t offset = (int64_t)(reference->location - object);
-	struct mw_type *type;
-
-	set_owner(holders, reference, object);
-	type = mw_types_get(holders->types, reference->owner_type);
-	reference->how = MW_BY_FIELD;
-	reference->place = offset;
-	if (!type || offset < 16)
-		return;
-	if (type->kind == MW_TYPE_WEAKREF && offset == 16) {
-		reference->how = MW_BY_WEAK;
-	} else if (type->kind == MW_TYPE_TUPLE && offset >= layout->tuple_items) {
-		reference->how = MW_BY_ITEM;
-		reference->place = (offset - layout->tuple_items) / 8;
-	} else if (type->kind == MW_TYPE_SET) {
-		reference->how = MW_BY_MEMBER; /* in the small table inside the object */
-	} else if (type->kind == MW_TYPE_FRAME && layout->minor <= 10 && offset >= layout->locals) {
-		reference->how = MW_BY_LOCAL;
-		mw_label_local(holders->types, read_word(holders, object + layout->frame_code),
-			       (offset - layout->locals) / 8, reference->label, sizeof(reference->label));
-	} else if (type->kind == MW_TYPE_GENERATOR && layout->minor >= 11 && offset >= type->basic_bytes) {
-		/* basic size: all before the locals of the frame inside */
-		reference->how = MW_BY_LOCAL;
-		mw_label_local(holders->types,
-			       read_word(holders, object + type->basic_bytes - layout->locals + layout->frame_code) &
-				   ~7ULL,
-			       (offset - type->basic_bytes) / 8, reference->label, sizeof(reference->label));
-	} else if (mw_label_field(holders->types, type, (uint64_t)offset, reference->label, sizeof(reference->label))) {
-		reference->how = MW_BY_ATTRIBUTE;
-	}
-}
-
-/* Look back for the head of a frame (3.11): its code, then so many words of locals. */
-static int explain_frame(struct mw_holders *holders, struct mw_reference *reference)
-{
-	const struct mw_python_layout *layout = &holders->types->layout;
-	const struct mw_mapping *own = mw_regions_find(holders->regions, reference->location);
-	uint64_t words[FRAME_WORDS_MAX], room = own ? (reference->location - own->start) / 8 : 0;
-	uint64_t locals_words = (layout->locals - layout->frame_code) / 8;
-
-	/* the first frames of a thread lie at the start of their mapping */
-	room = room < FRAME_WORDS_MAX ? room : FRAME_WORDS_MAX;
-	if (layout->minor < 11 || room < locals_words ||
-	    mw_regions_read(holders->regions, reference->location - 8 * room, words, 8 * room) != (int64_t)(8 * room))
-		return 0;
-	for (uint64_t back = locals_words; back <= room; back++) {
-		uint64_t code = words[room - back] & ~7ULL;
-		const struct mw_mapping *mapping = mw_regions_find(holders->regions, code);
-		struct mw_type *type;
-
-		if (!mapping || !(mapping->flags & MW_MAPPING_WRITE))
-			continue;
-		type = mw_types_get(holders->types, read_word(holders, code + 8));
-		if (!type || type->kind != MW_TYPE_CODE)
-			continue;
-		reference->how = MW_BY_LOCAL;
-		reference->place = (int64_t)(back - locals_words);
-		mw_label_local(holders->types, code, reference->place, reference->label, sizeof(reference->label));
-		return 1;
-	}
-	return 0;
-}
-
-/* A block of a deque by its neighbours: left and right links answer each other. */
-static int explain_deque(struct mw_holders *holders, struct mw_reference *reference)
-{
-	for (uint64_t index = 0; index < BLOCK_WORDS - 2; index++) {
-		uint64_t block = reference->location - 8 - 8 * index, left = read_word(holders, block);
-
-		for (uint32_t steps = 0; left && steps < MW_SEARCHED_MAX; steps++) {
-			uint64_t low = 0, high = holders->table_count;
-
-			if ((left & 15) || read_word(holders, left + 8 * (BLOCK_WORDS - 1)) != block)
-				break;
-			while (low < high) {
-				uint64_t middle = (low + high) / 2;
-
-				if (holders->tables[middle].start < left)
-					low = middle + 1;
-				else
-					high = middle;
-			}
-			if (low < holders->table_count && holders->tables[low].start == left &&
-			    (holders->tables[low].end_kind & 0xff) == TABLE_DEQUE) {
-				set_owner(holders, reference, holders->tables[low].owner);
-				reference->how = MW_BY_QUEUE;
-				return 1;
-			}
-			block = left;
-			left = read_word(holders, block);
-		}
-	}
-	return 0;
-}
-
-/* The word lies in a large table whose owner the first pass noted. */
-static int explain_table(struct mw_holders *holders, struct mw_reference *reference)
-{
-	uint32_t low = 0, high = holders->table_count;
-	const struct table *table;
-	uint64_t offset, bytes, keys;
-
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-
-		if (holders->tables[middle].start <= reference->location)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (!low)
-		return 0;
-	table = &holders->tables[low - 1];
-	offset = reference->location - table->start;
-	bytes = table->end_kind >> 8;
-	switch (table->end_kind & 0xff) {
-	case TABLE_KEYS:
-		return explain_keys(holders, reference, table->start, table->owner);
-	case TABLE_VALUES:
-		keys = read_word(holders, table->owner + 32);
-		if (offset >= bytes)
-			return 0;
-		explain_values(holders, reference, table->start, keys, table->owner);
-		return 1;
-	case TABLE_LIST:
-	case TABLE_SET:
-	case TABLE_DEQUE:
-		if (offset >= bytes)
-			return 0;
-		set_owner(holders, reference, table->owner);
-		reference->how = (table->end_kind & 0xff) == TABLE_LIST	 ? MW_BY_ITEM
-				 : (table->end_kind & 0xff) == TABLE_SET ? MW_BY_MEMBER
-									 : MW_BY_QUEUE;
-		reference->place = (int64_t)(offset / 8);
-		return 1;
-	case TABLE_TUPLE:
-		if (offset >= bytes)
-			return 0;
-		explain_field(holders, reference, table->owner);
-		return 1;
-	default:
-		return 0;
-	}
-}
-
-/* A hit that no object's own body explains. */
-static void explain_raw(struct mw_holders *holders, struct mw_reference *reference, uint32_t flags)
-{
-	if (flags & MW_MAPPING_STACK)
-		reference->how = MW_BY_STACK;
-	else if (explain_table(holders, reference))
-		return;
-	else if (flags & MW_MAPPING_FILE)
-		reference->how = MW_BY_STATIC;
-	else if (!explain_frame(holders, reference) && !explain_deque(holders, reference))
-		reference->how = MW_BY_RAW;
-}
-
-/* A block of a pool that is no object and holds a word we look for. */
-struct small_table {
-	uint64_t block;
-	uint64_t owner;	 /* 0 until a pointer to the block was found */
-	uint64_t values; /* that pointer, if it means values; else 0 */
-	uint64_t keys;
-	uint32_t kind; /* enum table_kind */
-	uint32_t reserved;
-};
 
 static int compare_small(const void *left, const void *right)
 {
@@ -699,27 +424,6 @@ static int find_small_owners(struct mw_holders *holders, struct small_table *tab
 	return rc;
 }
 
-static void explain_small(struct mw_holders *holders, struct mw_reference *reference, const struct small_table *table)
-{
-	switch (table ? table->kind : 0) {
-	case TABLE_KEYS:
-		if (!explain_keys(holders, reference, table->block, table->owner))
-			reference->how = MW_BY_RAW;
-		break;
-	case TABLE_VALUES:
-		explain_values(holders, reference, table->values, table->keys, table->owner);
-		break;
-	case TABLE_LIST:
-	case TABLE_SET:
-		set_owner(holders, reference, table->owner);
-		reference->how = table->kind == TABLE_LIST ? MW_BY_ITEM : MW_BY_MEMBER;
-		reference->place = (int64_t)(reference->location - table->block) / 8;
-		break;
-	default:
-		reference->how = MW_BY_RAW;
-	}
-}
-
 /* Turn hits into references; those in small tables wait, by their block in place. */
 static uint32_t explain_hits(struct mw_holders *holders, struct small_table *tables)
 {
@@ -732,7 +436,7 @@ static uint32_t explain_hits(struct mw_holders *holders, struct small_table *tab
 
 		*reference = (struct mw_reference){.target = hit->target, .location = hit->location};
 		if (hit->object) {
-			explain_field(holders, reference, hit->object);
+			mw_reference_in_object(holders, reference, hit->object);
 		} else if (hit->block && waiting < SMALL_TABLES_MAX) {
 			/* hits of one block follow one another */
 			if (!waiting || tables[waiting - 1].block != hit->block)
@@ -742,7 +446,7 @@ static uint32_t explain_hits(struct mw_holders *holders, struct small_table *tab
 			holders->totals.tables_untracked_total++;
 			reference->how = MW_BY_RAW;
 		} else {
-			explain_raw(holders, reference, hit->flags);
+			mw_reference_in_raw(holders, reference, hit->flags);
 		}
 	}
 	return waiting;
@@ -774,7 +478,7 @@ int mw_holders_search(struct mw_holders *holders, const uint64_t *targets, uint3
 				uint64_t block = (uint64_t)reference->place;
 
 				reference->place = 0;
-				explain_small(holders, reference, find_small(tables, waiting, block));
+				mw_reference_in_small(holders, reference, find_small(tables, waiting, block));
 			}
 		}
 	}
