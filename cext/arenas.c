@@ -9,6 +9,7 @@ enum {
 	STATE_AFTER_BINS = BINS_BYTES + 16, /* binmap */
 	STATE_BYTES = 2400,
 	SEARCH_BYTES = 1 << 20,
+	GROWN_BYTES_MAX = 1 << 30,
 };
 
 /* Where the bins begin in struct malloc_state: 2.27 and later; before that,
@@ -20,6 +21,30 @@ int mw_arenas_is_writable(struct mw_arenas *arenas, uint64_t address)
 	const struct mw_mapping *mapping = mw_regions_find(arenas->regions, address);
 
 	return mapping && (mapping->flags & MW_MAPPING_WRITE);
+}
+
+/* Bounds of what the kernel called [heap] when the regions were opened; 0 if there is none. */
+static uint64_t heap_bounds(const struct mw_arenas *arenas, uint64_t *end)
+{
+	const struct mw_mapping *mapping;
+	uint64_t start = 0;
+
+	*end = 0;
+	for (uint32_t i = 0; (mapping = mw_regions_mapping(arenas->regions, i)); i++) {
+		if (!(mapping->flags & MW_MAPPING_HEAP))
+			continue;
+		start = start ? start : mapping->start;
+		*end = mapping->end;
+	}
+	return start;
+}
+
+/* Whether main_arena has grown since then: a busy program does so all the time. */
+static int has_outgrown(const struct mw_arenas *arenas, uint64_t top)
+{
+	uint64_t end;
+
+	return heap_bounds(arenas, &end) && top >= end && top - end < GROWN_BYTES_MAX;
 }
 
 /* Decode the struct whose bins begin at offset; the addresses in it must make sense. */
@@ -51,7 +76,8 @@ static int read_state(struct mw_arenas *arenas, uint64_t address, uint32_t offse
 	if (offset >= 104)
 		memcpy(ret->fast, body + fast_offset, sizeof(ret->fast));
 	return ret->system_bytes % MW_PAGE_BYTES == 0 && ret->system_bytes >> 47 == 0 && ret->top % 16 == 0 &&
-	       mw_arenas_is_writable(arenas, ret->top) && !(ret->next & 7) && mw_arenas_is_writable(arenas, ret->next);
+	       (mw_arenas_is_writable(arenas, ret->top) || has_outgrown(arenas, ret->top)) && !(ret->next & 7) &&
+	       mw_arenas_is_writable(arenas, ret->next);
 }
 
 /* Collect the arenas by their next links, which must come back to the first.
@@ -193,15 +219,8 @@ static void add_heap(struct mw_arenas *arenas, uint64_t start, uint64_t end, uin
 /* main_arena grows by brk; where that failed it has mapped pieces that nothing lists. */
 static void find_main_heap(struct mw_arenas *arenas)
 {
-	const struct mw_mapping *mapping;
-	uint64_t start = 0, end = 0;
+	uint64_t end, start = heap_bounds(arenas, &end);
 
-	for (uint32_t i = 0; (mapping = mw_regions_mapping(arenas->regions, i)); i++) {
-		if (!(mapping->flags & MW_MAPPING_HEAP))
-			continue;
-		start = start ? start : mapping->start;
-		end = mapping->end;
-	}
 	if (start)
 		add_heap(arenas, start, end, 0);
 }
@@ -259,6 +278,13 @@ static void measure_top(struct mw_arenas *arenas, uint32_t index)
 	uint64_t top = arenas->states[index].top;
 	uint8_t header[16];
 
+	if (!index && has_outgrown(arenas, top)) {
+		/* told as it was when the regions were opened, like all else */
+		uint64_t end, start = heap_bounds(arenas, &end);
+
+		arena->system_bytes = end - start;
+		return;
+	}
 	/* before the first chunk of a new arena, top points into the struct itself */
 	if (mw_regions_read(arenas->regions, top, header, sizeof(header)) != sizeof(header))
 		return;

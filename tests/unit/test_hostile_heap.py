@@ -231,6 +231,18 @@ def test_an_arena_is_recognised_by_its_own_structure():
     assert totals["state_offset"] == BINS
 
 
+def test_a_heap_that_has_grown_since_is_told_as_it_was():
+    (heap_at, heap, heap_flags), (libc_at, libc, libc_flags) = malloc_pieces()
+    libc = bytearray(libc)
+    struct.pack_into("<Q", libc, 512 + TOP, HEAP + 64 * PAGE)  # behind the end that we know
+    struct.pack_into("<QQ", libc, 512 + SYSTEM, 65 * PAGE, 65 * PAGE)
+    pieces = [(heap_at, heap, heap_flags), (libc_at, bytes(libc), libc_flags)]
+    with Regions(pieces) as regions:
+        rc, totals = read_arenas(regions)
+    assert rc == 0
+    assert totals["system_bytes"] == 8 * PAGE
+
+
 @GENTLE
 @given(st.integers(0, 2**32))
 def test_damaged_arenas_end_and_stay_in_bounds(seed):
