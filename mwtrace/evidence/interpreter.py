@@ -3,6 +3,10 @@
 ``PyType_Type`` is its own type and is named "type"; its basic size is that of ``PyHeapTypeObject``,
 which differs in every minor version but 3.8 and 3.9. A build whose objects are laid out otherwise
 (free-threaded, with reference tracing) does not pass for a known one.
+
+``cpython.runtime`` finds more (threads, the GIL) and asks for symbols; this asks for none, and for
+no page that is not present, so that a census leaves the target's page tables as they were. A test
+holds the two against each other.
 """
 
 from __future__ import annotations
