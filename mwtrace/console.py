@@ -245,6 +245,7 @@ def view(daemon: Daemon, is_wanted: Wanted) -> View:
         process_count=daemon.counters.get("process_count", 0),
         service_count=len(shown),
         verdict_counts=Counter(standing.judgement.verdict for standing in shown.values()),
+        learning_s=daemon.learning_s,
         rows=tuple(rows[service_id] for service_id in order),
         losses=short_words(daemon.counters),
         blind=daemon.source.blind(),

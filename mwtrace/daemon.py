@@ -71,9 +71,10 @@ class Daemon:
             settings.limits.services_max,
             self._is_chosen if settings.pids else None,
         )
-        self.verdicts = Verdicts(
-            _thresholds(settings), self.registry.subject, self._limit, self._is_alive
-        )
+        thresholds = _thresholds(settings)
+        # Two ticks go by until a process has its name.
+        self.learning_s = thresholds.learning_s + 2 * settings.interval_s
+        self.verdicts = Verdicts(thresholds, self.registry.subject, self._limit, self._is_alive)
         self.source = open_source(
             engine,
             self.aggregator,

@@ -39,6 +39,7 @@ def daemon_over(host: Watched) -> types.SimpleNamespace:
         source=types.SimpleNamespace(words="BPF", blind=lambda: ()),
         counters={"ticks_total": 9, "process_count": 2, "service_count": 2},
         began_s=0.0,
+        learning_s=50.0,
         changes_total=len(host.changes),
         has_ended=False,
     )
