@@ -20,7 +20,6 @@ from mwtrace.tell.units import (
 )
 from mwtrace.tell.view import Row, Style, View, nearness
 
-
 _HURRY_S = 30 * 86400.0  # who has longer should look for the cause first
 
 
