@@ -50,17 +50,23 @@ def wanted(services: Sequence[str]) -> Wanted:
 
 
 def unmatched(daemon: Daemon, services: Sequence[str]) -> Optional[str]:
-    """Say that no service here is one of these and which ones there are; None if one is.
+    """Say what of that which was asked for is not seen here; None if there is no such thing.
 
     None too while the watch is too young to know.
     """
-    if not services or daemon.counters.get("ticks_total", 0) < _TICKS_UNTIL_NAMED:
+    if daemon.counters.get("ticks_total", 0) < _TICKS_UNTIL_NAMED:
         return None
+    there = [standing.subject for standing in daemon.verdicts.standings.values()]
+    seen = {subject.id.process.pid for subject in there if subject.id.process}
+    unseen = sorted(set(daemon.settings.pids) - seen)
+    if unseen and not daemon.has_ended:
+        pids = ", ".join(map(str, unseen))
+        return f"no memory is seen of pid {pids} through {daemon.source.words}"
     is_wanted = wanted(services)
-    there = sorted(daemon.verdicts.standings.values(), key=lambda s: -s.subject.private_bytes)
-    if any(is_wanted(standing.subject.id) for standing in there):
+    if not services or any(is_wanted(subject.id) for subject in there):
         return None
-    names = [printable(s.subject.id.service.name) for s in there[:_NAMES_SUGGESTED_MAX]]
+    there.sort(key=lambda subject: -subject.private_bytes)
+    names = [printable(subject.id.service.name) for subject in there[:_NAMES_SUGGESTED_MAX]]
     if len(there) > len(names):
         names.append(f"{len(there) - len(names):,} more")
     asked = ", ".join(f"'{printable(name)}'" for name in services)
@@ -239,6 +245,7 @@ def view(daemon: Daemon, is_wanted: Wanted) -> View:
         process_count=daemon.counters.get("process_count", 0),
         service_count=len(shown),
         verdict_counts=Counter(standing.judgement.verdict for standing in shown.values()),
+        learning_s=daemon.learning_s,
         rows=tuple(rows[service_id] for service_id in order),
         losses=short_words(daemon.counters),
         blind=daemon.source.blind(),

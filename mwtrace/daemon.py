@@ -71,9 +71,10 @@ class Daemon:
             settings.limits.services_max,
             self._is_chosen if settings.pids else None,
         )
-        self.verdicts = Verdicts(
-            _thresholds(settings), self.registry.subject, self._limit, self._is_alive
-        )
+        thresholds = _thresholds(settings)
+        # Two ticks go by until a process has its name.
+        self.learning_s = thresholds.learning_s + 2 * settings.interval_s
+        self.verdicts = Verdicts(thresholds, self.registry.subject, self._limit, self._is_alive)
         self.source = open_source(
             engine,
             self.aggregator,
@@ -93,22 +94,24 @@ class Daemon:
         if self.settings.duration_s is not None:
             ends_s = self.began_s + self.settings.duration_s
         next_s = self.began_s
-        while not self._stopping:
+        is_last = False
+        while not is_last:
             tick_s = time.monotonic()
-            has_ended = bool(self._chosen) and not any(map(self._runs, self._chosen.values()))
+            # What happened since the tick before is told before we go.
+            self.has_ended = bool(self._chosen) and not any(map(self._runs, self._chosen.values()))
+            is_over = ends_s is not None and tick_s >= ends_s
+            is_last = self._stopping or self.has_ended or is_over
             self._tick(tellers)
-            self.has_ended = has_ended  # the tick after their end has told of it
             now_s = time.monotonic()
-            if has_ended or (ends_s is not None and now_s >= ends_s):
-                break
             if now_s >= next_s:
                 # A host that slept skips ticks rather than hurrying through those it missed, and
                 # ticks that take longer than the interval get no more than half of one CPU.
                 next_s = max(next_s + self.settings.interval_s, now_s + (now_s - tick_s))
-            self._wait(now_s, next_s if ends_s is None else min(next_s, ends_s))
+            if not is_last:
+                self._wait(now_s, next_s if ends_s is None else min(next_s, ends_s))
 
     def stop(self) -> None:
-        """End ``run()`` soon; safe in a signal handler."""
+        """End ``run()`` after one more tick; safe in a signal handler."""
         self._stopping = True
         self._wake.set()
 
@@ -154,9 +157,9 @@ class Daemon:
     def _wait(self, began_s: float, until_s: float) -> None:
         """Wait for the next tick, or for an OOM kill that asks for one of its own."""
         while not self._stopping and time.monotonic() < until_s:
-            # A host that kills all the time gets no more ticks than one a second.
-            if self.source.wait(until_s) and time.monotonic() - began_s >= _URGENT_TICK_S:
-                return
+            if self.source.wait(until_s):
+                # A host that kills all the time gets no more ticks than one a second.
+                until_s = min(until_s, began_s + _URGENT_TICK_S)
 
     def _service(self, service_id: int) -> Optional[Service]:
         subject = self.registry.subject(service_id)

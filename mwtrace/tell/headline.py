@@ -20,6 +20,8 @@ from mwtrace.tell.units import (
 )
 from mwtrace.tell.view import Row, Style, View, nearness
 
+_HURRY_S = 30 * 86400.0  # who has longer should look for the cause first
+
 
 def headline(view: View, width: int, style: Style) -> str:
     """What is wrong and how long there is; or that nothing is, among how many."""
@@ -75,13 +77,30 @@ def _leaking(view: View, count: int, width: int, style: Style) -> list[str]:
         full_fate += ", first of them"
     head = "LEAK" if count == 1 else f"{count:,} LEAKS"
     room = max(width - width_cells(f"{head}: , {short_fate}"), 8)
+    advice = _advice(first, view, style)
+    advised = [
+        f"{conclusion}: {name} {full_fate}; {advice}",
+        f"{count:,} leaking: {name} {fate}; {advice}",
+    ]
     return [
+        *(advised if advice else ()),
         f"{conclusion}: {name} {full_fate}",
         f"{conclusion}: {name} {fate}",
         f"{head}: {name} {fate}",
         f"{head}: {name}, {short_fate}",
         f"{head}: {shorten(name, room, style.unicode)}, {short_fate}",
     ]
+
+
+# What to do about a leak, if there is any hurry.
+def _advice(row: Row, view: View, style: Style) -> str:
+    forecast_s = row.forecast_s
+    if forecast_s is None or not forecast_s <= _HURRY_S:
+        return ""
+    if forecast_s <= 0:
+        return "restart it now"
+    when = format_since(view.time_unix_s + forecast_s, view.time_unix_s, style.zone)
+    return f"restart it before {when}"
 
 
 def _growing(view: View, count: int, width: int, style: Style) -> list[str]:
@@ -114,6 +133,9 @@ def _calm(view: View, style: Style) -> list[str]:
     young = counts.get(Verdict.LEARNING, 0) + counts.get(Verdict.WARMING_UP, 0)
     if not counts.get(Verdict.STEADY, 0):
         early = f"too early to judge {services}"
+        left_s = view.since_unix_s + view.learning_s - view.time_unix_s
+        if left_s > 0:
+            since = f"first verdicts in {format_duration(math.ceil(left_s))}"
         return [f"{early}, {processes}; {since}", f"{early}; {since}", early, "too early to judge"]
     calm = f"nothing leaks among {services}"
     if young:  # "nothing leaks" is not said of them

@@ -55,6 +55,7 @@ class View:
     process_count: int
     service_count: int
     verdict_counts: Mapping[Verdict, int]  # services by verdict
+    learning_s: float = 0.0  # how long a watch takes until its first verdicts
     rows: tuple[Row, ...] = ()
     losses: tuple[str, ...] = ()  # what was lost so far, in words
     blind: tuple[str, ...] = ()  # what cannot be seen here, in words

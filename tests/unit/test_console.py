@@ -35,10 +35,11 @@ def daemon_over(host: Watched) -> types.SimpleNamespace:
         verdicts=host.verdicts,
         aggregator=host.aggregator,
         history=lambda service_id: host.aggregator.history(service_id, 0),
-        settings=types.SimpleNamespace(interval_s=5.0),
+        settings=types.SimpleNamespace(interval_s=5.0, pids=()),
         source=types.SimpleNamespace(words="BPF", blind=lambda: ()),
         counters={"ticks_total": 9, "process_count": 2, "service_count": 2},
         began_s=0.0,
+        learning_s=50.0,
         changes_total=len(host.changes),
         has_ended=False,
     )
@@ -181,6 +182,15 @@ def test_what_matches_nothing_is_said_with_what_there_is(host: Watched) -> None:
     assert words == ("no service here matches 'a\\x0ab', 'c'; there are: service-1, service-2")
     daemon.counters = {"ticks_total": 2}  # nobody has a name yet
     assert console.unmatched(daemon, ("nosuch",)) is None  # type: ignore[arg-type]
+
+
+def test_a_process_of_which_nothing_is_seen_is_said(host: Watched) -> None:
+    daemon = daemon_over(host)
+    daemon.settings.pids = (4711,)
+    words = console.unmatched(daemon, ())  # type: ignore[arg-type]
+    assert words == "no memory is seen of pid 4711 through BPF"
+    daemon.has_ended = True
+    assert console.unmatched(daemon, ()) is None  # type: ignore[arg-type]
 
 
 def test_it_is_said_once(host: Watched) -> None:

@@ -20,6 +20,7 @@ from views import (
     COLOR,
     CRON,
     MIB,
+    NOW,
     ORDERS,
     PLAIN,
 )
@@ -114,10 +115,14 @@ def test_of_several_leaks_the_one_that_hits_its_limit_first_is_named() -> None:
         ORDERS, name="slower", slope_bytes_per_second=9.0 * MIB, forecast_s=900
     )
     view = dataclasses.replace(ALARM, rows=(slower, ORDERS), verdict_counts={Verdict.LEAKING: 1200})
-    assert headline(view, 120) == (
-        "1,200 services leaking: orders.service hits its 1.0 GiB limit in 10 min, first of them"
+    assert headline(view, 125) == (
+        "1,200 services leaking: orders.service hits its 1.0 GiB limit in 10 min, first of them; "
+        "restart it before 11:14"
     )
-    assert headline(view) == "1,200 services leaking: orders.service hits its limit in 10 min"
+    assert headline(view) == (
+        "1,200 leaking: orders.service hits its limit in 10 min; restart it before 11:14"
+    )
+    assert headline(view, 64) == "1,200 services leaking: orders.service hits its limit in 10 min"
     assert headline(view, 44) == "1,200 LEAKS: orders.service, limit in 10m"
 
 
@@ -130,9 +135,26 @@ def test_a_leak_without_a_limit_says_how_fast() -> None:
 
 def test_a_leak_that_has_reached_its_limit_says_so() -> None:
     view = dataclasses.replace(ALARM, rows=(dataclasses.replace(ORDERS, forecast_s=0.0),))
-    assert headline(view) == "1 service leaking: orders.service is at its 1.0 GiB limit"
+    assert headline(view) == (
+        "1 service leaking: orders.service is at its 1.0 GiB limit; restart it now"
+    )
     assert headline(view, 36) == "LEAK: orders.service is at its limit"
     assert headline(view, 34) == "LEAK: orders.service, at its limit"
+
+
+def test_who_has_more_than_a_month_is_not_told_to_restart() -> None:
+    for days, words in ((29.0, "; restart it before Aug 19"), (31.0, "limit in 31 days")):
+        slow = dataclasses.replace(ORDERS, forecast_s=days * 86400)
+        assert headline(dataclasses.replace(ALARM, rows=(slow,)), 100).endswith(words)
+
+
+def test_who_is_too_early_is_told_how_long_to_wait() -> None:
+    view = dataclasses.replace(with_counts(learning=3), since_unix_s=NOW - 12, learning_s=50.0)
+    assert headline(view) == (
+        "too early to judge 214 services, 4,015 processes; first verdicts in 38 s"
+    )
+    late = dataclasses.replace(view, since_unix_s=NOW - 51)
+    assert "watching since" in headline(late)
 
 
 def test_growth_that_is_no_leak_yet_is_told_as_such() -> None:

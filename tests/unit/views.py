@@ -61,7 +61,7 @@ ALARM = dataclasses.replace(
 )
 
 ALARM_80 = [
-    "1 service leaking: orders.service hits its 1.0 GiB limit in 10 min",
+    "1 leaking: orders.service hits its limit in 10 min; restart it before 11:14",
     "11:04:05 BPF, every 5 s; nothing lost",
     "SERVICE                  PRIVATE       SLOPE VERDICT     SINCE LIMIT IN HISTORY",
     "orders.service           412 MiB  +1.0 MiB/s LEAKING     11:01      10m ▁▂▃▄▅▆▇█",
