@@ -17,7 +17,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 # What the text cannot be compiled to without type information -> why, and what is done instead.
 _UNITS_LACKED = {
     "watch": (
-        "the kernel ties task iterators to its type information, which bcc's text has none of",
+        "task iterators need the kernel's type information",
         "mwtrace reads /proc; on a kernel with BTF: --engine libbpf.",
     )
 }
@@ -177,11 +177,11 @@ def _open(unit: str) -> CData:
     ret = ffi.new("struct mw_bpf_object **")
     rc = lib.mw_bpf_object_open(text, len(text), unit.encode(), ffi.NULL, 0, ret)
     check(rc, f"read the object of {unit}", EngineError)
-    return ret[0]
+    plan: CData = ret[0]
+    return plan
 
 
-def _names(name_at: object, plan: CData) -> Iterator[str]:
-    assert callable(name_at)
+def _names(name_at: Callable[[CData, int], CData], plan: CData) -> Iterator[str]:
     index = 0
     while (name := name_at(plan, index)) != ffi.NULL:
         yield ffi.string(name).decode()
@@ -242,7 +242,10 @@ def _run_compiler(bcc: Bcc, unit: str, text: str, flags: list[str]) -> dict[str,
     if done.returncode:
         words = done.stderr[-_WORDS_MAX:].strip() or f"it ended with {done.returncode}"
         raise EngineError(f"cannot compile {unit} by bcc: {words}", REMEDY)
-    functions: dict[str, list[int]] = json.loads(done.stdout)
+    try:
+        functions: dict[str, list[int]] = json.loads(done.stdout)
+    except ValueError as error:
+        raise EngineError(f"cannot compile {unit} by bcc: no answer: {error}", _REPORT) from error
     return functions
 
 

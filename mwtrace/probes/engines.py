@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mwtrace.errors import ConfigError, EngineError
 from mwtrace.host import bcc
-from mwtrace.host.kernel import BTF_PATH
+from mwtrace.host.kernel import has_btf
 from mwtrace.host.procfs import Host
 from mwtrace.probes.engine import Engine
 from mwtrace.probes.engine_bcc import BccEngine
@@ -32,6 +32,6 @@ def choose(name: str, host: Host) -> Engine:
         if found is None:
             raise EngineError("cannot use bcc: it is not installed", bcc.REMEDY)
         return BccEngine(found)
-    if found is not None and host.read_if_there(BTF_PATH, 4) is None:
+    if found is not None and not has_btf(host):
         return BccEngine(found)
     return LibbpfEngine()
