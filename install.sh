@@ -10,15 +10,18 @@ LINK=/usr/local/bin/mwtrace # sudo's secure_path has this folder
 PYTHON=/usr/bin/python3     # the distribution's, whatever else is first in PATH
 SOURCE=$(cd "$(dirname "$0")" && pwd)
 PACKAGES="clang llvm gcc libc6-dev libbpf-dev libelf-dev python3 python3-dev python3-venv"
-DEV_PACKAGES="make clang-format"
+BCC_PACKAGES="python3-bpfcc"
+DEV_PACKAGES="make clang-format bpfcc-tools"
 OLDEST_LIBBPF=1.0
 
 usage() {
 	cat <<END
-usage: $0 [--dev | --uninstall]
+usage: $0 [--with-bcc | --dev | --uninstall]
 
   (nothing)    install the compilers it needs, build mwtrace into $PREFIX,
                and link $LINK to it
+  --with-bcc   the same, with the distribution's bcc, for kernels without BTF:
+               it compiles what traces allocations there
   --dev        install what 'make check test' needs, and make .venv in this tree
   --uninstall  remove $LINK and $PREFIX; packages stay
 END
@@ -97,7 +100,7 @@ install_mwtrace() {
 			refuse "$LINK exists and was not made by this script" "Move it away first."
 	fi
 	# shellcheck disable=SC2086
-	install_packages $PACKAGES
+	install_packages $PACKAGES "$@"
 	need_python
 
 	# A new Python of the distribution leaves an old environment broken: begin anew.
@@ -121,7 +124,7 @@ install_mwtrace() {
 
 prepare_development() {
 	# shellcheck disable=SC2086
-	install_packages $PACKAGES $DEV_PACKAGES
+	install_packages $PACKAGES $BCC_PACKAGES $DEV_PACKAGES
 	need_python
 	say "making $SOURCE/.venv"
 	make -C "$SOURCE" PYTHON="$PYTHON" venv
@@ -144,6 +147,7 @@ uninstall() {
 mode=install
 case "${1-}" in
 '') ;;
+--with-bcc) mode=with-bcc ;;
 --dev) mode=dev ;;
 --uninstall) mode=uninstall ;;
 -h | --help)
@@ -166,6 +170,12 @@ install)
 	need_distribution
 	need_python
 	install_mwtrace
+	;;
+with-bcc)
+	need_distribution
+	need_python
+	# shellcheck disable=SC2086
+	install_mwtrace $BCC_PACKAGES
 	;;
 dev)
 	need_distribution

@@ -1,6 +1,7 @@
 """What pyproject.toml cannot say: the cffi module, and BPF objects compiled by clang."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from setuptools import Command, setup
 from setuptools.command.build import build
 
 ARCHITECTURES = {"x86": "x86", "arm64": "arm64"}  # directory name -> __TARGET_ARCH_ suffix
-UNITS = ["watch", "alloc", "maps", "growth"]
+UNITS = ["watch", "alloc", "maps", "growth", "peek"]
 
 
 class build_bpf(Command):
@@ -16,6 +17,8 @@ class build_bpf(Command):
 
     BPF code itself is the same everywhere; what differs is where a traced function's registers
     are, so each architecture gets its own object and every wheel carries all of them.
+
+    The sources go along, for the engine that compiles them on the host.
     """
 
     description = "compile the BPF programs"
@@ -30,22 +33,33 @@ class build_bpf(Command):
     def finalize_options(self):
         self.set_undefined_options("build_py", ("build_lib", "build_lib"))
 
-    def _target(self, architecture, unit):
+    def _folder(self):
         root = Path() if self.inplace or self.editable_mode else Path(self.build_lib)
-        return root / "mwtrace" / "_bpf" / architecture / f"{unit}.bpf.o"
+        return root / "mwtrace" / "_bpf"
+
+    def _target(self, architecture, unit):
+        return self._folder() / architecture / f"{unit}.bpf.o"
+
+    def _copies(self):
+        sources = [Path(name) for name in self.get_source_files()]
+        return {source: self._folder() / "source" / source.relative_to("bpf") for source in sources}
 
     def get_outputs(self):
-        return [str(self._target(a, u)) for a in ARCHITECTURES for u in UNITS]
+        objects = [self._target(a, u) for a in ARCHITECTURES for u in UNITS]
+        return [str(path) for path in [*objects, *self._copies().values()]]
 
     def get_output_mapping(self):
         return {}
 
     def get_source_files(self):
-        return sorted(str(path) for path in Path("bpf").iterdir())
+        return sorted(str(path) for path in Path("bpf").rglob("*.[ch]"))
 
     def run(self):
         clang = os.environ.get("CLANG", "clang")
         strip = os.environ.get("LLVM_STRIP", "llvm-strip")
+        for source, copy in self._copies().items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
         for architecture, define in ARCHITECTURES.items():
             for unit in UNITS:
                 target = self._target(architecture, unit)

@@ -28,7 +28,7 @@ MAP_HASH(sampled_blocks, BPF_MAP_TYPE_HASH, struct block_key, uint64_t, SAMPLED_
 extern bool bpf_session_is_return(void) __ksym __weak;
 extern long *bpf_session_cookie(void) __ksym __weak;
 #else
-/* bcc calls no kernel functions: it makes the pairs only, which never come here. */
+/* bcc's text calls no kernel functions: it has the pairs only, which never come here. */
 static __always_inline long *bpf_session_cookie(void)
 {
 	return 0;
@@ -383,6 +383,7 @@ int block_session(struct pt_regs *ctx)
 		return block_returned(ctx, ATTACH_SESSION);
 	return block_entered(ctx, ATTACH_SESSION);
 }
+#endif
 
 SEC("uprobe.multi")
 int block_enter_multi(struct pt_regs *ctx)
@@ -402,7 +403,6 @@ int free_enter_multi(struct pt_regs *ctx)
 {
 	return free_entered(ctx);
 }
-#endif
 
 SEC("uprobe")
 int block_enter(struct pt_regs *ctx)

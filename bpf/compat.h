@@ -2,9 +2,10 @@
  *
  * libbpf loads an object that clang compiled when mwtrace was built.  bcc
  * compiles the same text on the host, with -DMW_BCC: it names sections itself,
- * and maps exist before the text does, so a map is a number there
- * (-DMAP_FD_name=N) and its definition vanishes.  Programs say MAP(name) and
- * compile in both.
+ * and what a program refers to is a number there, which the loader replaces: a
+ * map is -DMAP_name=N, a loop's callback -DCALLBACK_name=N.  Their definitions
+ * are taken from the compiled object in both.  Programs say MAP(name) and
+ * CALLBACK(name) and compile in both.
  *
  * Must not know any program or map. */
 
@@ -13,9 +14,12 @@
 
 #ifdef MW_BCC
 
-#undef SEC
+#include "vmlinux_min.h"
+#include "bcc_helpers.h"
+
 #define SEC(name)
-#define MAP(name) ((void *)bpf_pseudo_fd(1, MAP_FD_##name))
+#define MAP(name) ((void *)bpf_pseudo(BPF_PSEUDO_MAP_FD, MAP_##name))
+#define CALLBACK(name) ((void *)bpf_pseudo(BPF_PSEUDO_FUNC, CALLBACK_##name))
 #define MAP_ARRAY(name, map_type, value_type, entries)
 #define MAP_RING(name, bytes)
 #define MAP_HASH(name, map_type, key_type, value_type, entries)
@@ -30,6 +34,7 @@
 #include <bpf/bpf_core_read.h>
 
 #define MAP(name) (&name)
+#define CALLBACK(name) (name)
 
 #define MAP_ARRAY(name, map_type, value_type, entries)                                                                 \
 	struct {                                                                                                       \

@@ -9,8 +9,8 @@
 #ifndef MW_EVENTS_H
 #define MW_EVENTS_H
 
-#ifndef MW_CDEF /* cffi knows these types already and cannot read headers */
-#ifdef __bpf__
+#ifndef MW_CDEF				/* cffi knows these types already and cannot read headers */
+#if defined(__bpf__) || defined(MW_BCC) /* bcc reads the text as the host's C at first */
 #include "vmlinux_min.h"
 #else
 #include <stdint.h>

@@ -33,28 +33,6 @@ struct mapping_call {
 
 MAP_HASH(mapping_calls, BPF_MAP_TYPE_LRU_HASH, uint32_t, struct mapping_call, MAPPING_THREADS);
 
-/* What the current system call was given. */
-struct syscall_arguments {
-	uint64_t word[5];
-};
-
-static __always_inline struct syscall_arguments syscall_arguments(void)
-{
-	struct pt_regs *registers = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	struct syscall_arguments arguments;
-
-#if defined(__TARGET_ARCH_arm64)
-	arguments.word[0] = registers->orig_x0;
-#else
-	arguments.word[0] = PT_REGS_PARM1_CORE(registers);
-#endif
-	arguments.word[1] = PT_REGS_PARM2_CORE(registers);
-	arguments.word[2] = PT_REGS_PARM3_CORE(registers);
-	arguments.word[3] = PT_REGS_PARM4_CORE_SYSCALL(registers);
-	arguments.word[4] = PT_REGS_PARM5_CORE(registers);
-	return arguments;
-}
-
 static __always_inline uint64_t whole_pages(uint64_t bytes)
 {
 	return (bytes + PAGE_MASK) & ~(uint64_t)PAGE_MASK;

@@ -12,14 +12,13 @@ static __always_inline bool mapping_begin(struct hit *hit)
 
 static __always_inline int entered(void)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct mapping_call call = {};
 	struct hit hit;
 
 	if (!mapping_begin(&hit))
 		return 0;
 	call.time_ns = bpf_ktime_get_ns();
-	call.brk = task->mm->brk;
+	call.brk = task_heap_end();
 	if (bpf_map_update_elem(MAP(mapping_calls), &hit.tid, &call, BPF_ANY))
 		COUNT(&hit, dropped_maps_total);
 	return 0;

@@ -11,6 +11,7 @@
 #define MW_PYFRAMES_BPF_H
 
 #include "stacks.bpf.h"
+#include "task.bpf.h"
 
 enum {
 	PYTHON_THREADS = 16384,	  /* least recently used ones are asked for again */
@@ -23,17 +24,6 @@ MAP_HASH(pythons, BPF_MAP_TYPE_HASH, uint32_t, struct mw_python, MW_TARGETS_MAX)
 MAP_HASH(python_threads, BPF_MAP_TYPE_LRU_HASH, struct mw_python_thread, uint64_t, PYTHON_THREADS);
 /* When user space was last asked for a process's threads. */
 MAP_HASH(python_asked, BPF_MAP_TYPE_LRU_HASH, uint32_t, uint64_t, MW_TARGETS_MAX);
-
-static __always_inline uint64_t thread_pointer(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-
-#if defined(__TARGET_ARCH_arm64)
-	return task->thread.uw.tp_value;
-#else
-	return task->thread.fsbase;
-#endif
-}
 
 static __always_inline uint64_t read_word(uint64_t address)
 {
@@ -63,7 +53,7 @@ static __always_inline void ask_for_threads(struct hit *hit, uint64_t pointer)
 /* The current thread's PyThreadState, or 0. */
 static __always_inline uint64_t find_thread(struct hit *hit, const struct mw_python *python)
 {
-	struct mw_python_thread key = {.thread_pointer = thread_pointer(), .pid = hit->pid};
+	struct mw_python_thread key = {.thread_pointer = task_thread_pointer(), .pid = hit->pid};
 	uint64_t thread = read_word(python->gil_holder_address);
 	uint64_t *known;
 
@@ -113,16 +103,15 @@ static __always_inline long window_place(struct walk *walk)
 	return (long)place;
 }
 
-static long walk_frame(__u64 step, void *context)
+/* One frame; return 1 at the end of the walk. */
+static __always_inline long take_frame(struct walk *walk)
 {
-	struct walk *walk = context;
 	const struct mw_python *python = walk->python;
 	uint8_t *frame = walk->scratch->window;
 	uint64_t code, instruction, previous;
-	uint32_t word;
+	uint64_t word; /* as in tell_stack() */
 	long place;
 
-	(void)step;
 	if (!walk->frame || walk->frames >= MW_FRAMES_MAX)
 		return 1;
 	place = window_place(walk);
@@ -140,7 +129,7 @@ static long walk_frame(__u64 step, void *context)
 	walk->frame = previous;
 	if (python->owner_end && frame[python->frame_owner & 127] >= python->owner_end)
 		return 0;
-	word = walk->frames * 2;
+	word = (uint64_t)walk->frames * 2;
 	if (word > MW_STACK_WORDS - 2)
 		return 1;
 	walk->scratch->stack.words[word] = code;
@@ -149,6 +138,24 @@ static long walk_frame(__u64 step, void *context)
 	walk->frames++;
 	return 0;
 }
+
+#ifndef MW_BCC
+static long walk_frame(__u64 step, void *context)
+{
+	(void)step;
+	return take_frame(context);
+}
+#else
+/* bcc's functions have one argument; the loader makes it the second.  And bcc
+ * would read whatever it points to by a helper, if it could see where it comes from. */
+int walk_frame(void *context)
+{
+	struct walk *walk;
+
+	asm("" : "=r"(walk) : "0"(context));
+	return take_frame(walk);
+}
+#endif
 
 /* 0 if the current thread runs no Python that can be read; counted which. */
 static __always_inline uint64_t python_stack(struct hit *hit, struct scratch *scratch)
@@ -171,12 +178,13 @@ static __always_inline uint64_t python_stack(struct hit *hit, struct scratch *sc
 	if (python->cframe_frame >= 0 && walk.frame)
 		walk.frame = read_word(walk.frame + python->cframe_frame);
 	/* A plain bounded loop of this size is refused by the verifier. */
-	bpf_loop(PYTHON_STEPS_MAX, walk_frame, &walk, 0);
+	bpf_loop(PYTHON_STEPS_MAX, CALLBACK(walk_frame), &walk, 0);
 	if (walk.unreadable)
 		COUNT(hit, unreadable_total);
 	if (!walk.frames)
 		return 0;
-	return tell_stack(hit, scratch, walk.hash, MW_STACK_PYTHON, walk.frames, walk.frames * 2, walk.frame != 0);
+	return tell_stack(hit, scratch, walk.hash, MW_STACK_PYTHON, walk.frames, (uint64_t)walk.frames * 2,
+			  walk.frame != 0);
 }
 
 /* Both stacks of the current thread, as far as the target wants them. */

@@ -28,9 +28,11 @@ static __always_inline uint64_t hash_begin(struct hit *hit, uint32_t kind)
 }
 
 /* Send scratch's first words unless user space has this stack already.  Return
- * its name, even if the ring was full: it will be sent when it comes again. */
+ * its name, even if the ring was full: it will be sent when it comes again.
+ * (words has 64 bits because bcc's compiler makes 32 of shifts, which hide from
+ * the verifier that it was checked.) */
 static __always_inline uint64_t tell_stack(struct hit *hit, struct scratch *scratch, uint64_t hash, uint32_t kind,
-					   uint32_t frames, uint32_t words, bool truncated)
+					   uint32_t frames, uint64_t words, bool truncated)
 {
 	uint32_t one = 1;
 
@@ -64,13 +66,13 @@ static __always_inline uint64_t native_stack(void *ctx, struct hit *hit, struct 
 {
 	long bytes = bpf_get_stack(ctx, scratch->stack.words, MW_FRAMES_MAX * sizeof(uint64_t), BPF_F_USER_STACK);
 	uint64_t hash = hash_begin(hit, MW_STACK_NATIVE);
-	uint32_t frames;
+	uint64_t frames;
 
 	if (bytes <= 0) {
 		COUNT(hit, stackless_total);
 		return 0;
 	}
-	frames = (uint32_t)bytes / sizeof(uint64_t);
+	frames = (uint64_t)bytes / sizeof(uint64_t);
 #pragma clang loop unroll(disable)
 	for (uint32_t i = 0; i < MW_FRAMES_MAX; i++) {
 		if (i >= frames)

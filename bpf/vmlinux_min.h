@@ -7,6 +7,9 @@
  * underscores is a flavour: libbpf drops what follows them when it looks for
  * the kernel's type, so one kernel type can be described as two versions.
  *
+ * Nothing is relocated for bcc, so it sees types of the kernel's ABI only; how
+ * its text reads a task is in task.bpf.h.
+ *
  * Must not know anything of mwtrace. */
 
 #ifndef MW_VMLINUX_MIN_H
@@ -66,6 +69,15 @@ enum {
 struct bpf_raw_tracepoint_args {
 	__u64 args[0];
 };
+
+#ifdef MW_BCC
+
+/* uapi/asm/ptrace.h of x86-64, whole: this is where the registers really lie. */
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+};
+
+#else
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -178,5 +190,7 @@ struct bpf_iter__task {
 };
 
 #pragma clang attribute pop
+
+#endif /* MW_BCC */
 
 #endif

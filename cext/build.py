@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Relative paths: setuptools refuses absolute ones, and debug information stays reproducible.
 INCLUDE_DIRS = ["bpf", "cext"]
 HEADERS = ["events.h", "fit.h", "series.h", "records.h", "aggregator.h"]
-HEADERS += ["engine.h", "links.h", "ring.h"]
+HEADERS += ["engine.h", "engine_bcc.h", "offsets.h", "links.h", "ring.h"]
 HEADERS += ["trace_events.h", "remote.h", "symbols.h", "branches.h"]
 HEADERS += ["links_tracepoint.h", "links_uprobe.h", "links_perf.h"]
 HEADERS += ["calibrate.h", "governor.h", "release.h", "sharing.h"]

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,10 +14,7 @@
 #include <bpf/libbpf.h>
 
 #include "engine.h"
-
-struct mw_bpf_object {
-	struct bpf_object *libbpf;
-};
+#include "engine_parts.h"
 
 /* Where libbpf's words go while this thread loads; NULL: nowhere.  libbpf has
  * one print function per process, so ours is set once for good, and each thread
@@ -96,15 +94,20 @@ static int is_listed(const char *names, const char *name)
 	return 0;
 }
 
-static int object_load(const void *bytes, size_t size_bytes, const char *name, const char *disabled,
-		       struct mw_bpf_object *object)
+static int object_open(const void *bytes, size_t size_bytes, const char *name, struct mw_bpf_object *object)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = name);
-	struct bpf_program *program;
 
 	object->libbpf = bpf_object__open_mem(bytes, size_bytes, &options);
 	if (!object->libbpf)
 		return errno ? -errno : -EINVAL;
+	return 0;
+}
+
+static int object_load(const char *disabled, struct mw_bpf_object *object)
+{
+	struct bpf_program *program;
+
 	bpf_object__for_each_program(program, object->libbpf)
 	{
 		if (is_listed(disabled, bpf_program__name(program)))
@@ -113,8 +116,9 @@ static int object_load(const void *bytes, size_t size_bytes, const char *name, c
 	return bpf_object__load(object->libbpf);
 }
 
-int mw_bpf_object_load(const void *bytes, size_t size_bytes, const char *name, const char *disabled, char *log,
-		       size_t log_bytes, struct mw_bpf_object **ret)
+/* Open, and load if wanted. */
+static int object_create(const void *bytes, size_t size_bytes, const char *name, bool is_loaded, const char *disabled,
+			 char *log, size_t log_bytes, struct mw_bpf_object **ret)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct log captured = {.text = log, .size_bytes = log_bytes};
@@ -129,7 +133,9 @@ int mw_bpf_object_load(const void *bytes, size_t size_bytes, const char *name, c
 
 	pthread_once(&once, set_up_once);
 	log_here = log && log_bytes ? &captured : NULL;
-	error = object_load(bytes, size_bytes, name, disabled, object);
+	error = object_open(bytes, size_bytes, name, object);
+	if (!error && is_loaded)
+		error = object_load(disabled, object);
 	log_here = NULL;
 
 	if (error) {
@@ -138,6 +144,18 @@ int mw_bpf_object_load(const void *bytes, size_t size_bytes, const char *name, c
 	}
 	*ret = object;
 	return 0;
+}
+
+int mw_bpf_object_open(const void *bytes, size_t size_bytes, const char *name, char *log, size_t log_bytes,
+		       struct mw_bpf_object **ret)
+{
+	return object_create(bytes, size_bytes, name, false, NULL, log, log_bytes, ret);
+}
+
+int mw_bpf_object_load(const void *bytes, size_t size_bytes, const char *name, const char *disabled, char *log,
+		       size_t log_bytes, struct mw_bpf_object **ret)
+{
+	return object_create(bytes, size_bytes, name, true, disabled, log, log_bytes, ret);
 }
 
 void mw_bpf_object_destroy(struct mw_bpf_object *object)

@@ -1,6 +1,6 @@
 /* engine.h - object in, program and map descriptors out (libbpf).
  *
- * One of the two engines; the other is bcc, in Python.  Whoever uses a program
+ * One of the two engines; the other is bcc (engine_bcc.h).  Whoever uses a program
  * sees only descriptors, so it cannot know which engine made them.  Attaching
  * is not an engine's business: see links.h. */
 
@@ -24,6 +24,11 @@ struct mw_bpf_object;
  * -ESRCH the kernel has no BTF. */
 int mw_bpf_object_load(const void *bytes, size_t size_bytes, const char *name, const char *disabled, char *log,
 		       size_t log_bytes, struct mw_bpf_object **ret);
+
+/* Read such an object and load nothing: for its names, and what its programs
+ * and maps are like.  log as above; a negative errno: no object. */
+int mw_bpf_object_open(const void *bytes, size_t size_bytes, const char *name, char *log, size_t log_bytes,
+		       struct mw_bpf_object **ret);
 
 /* Close the object; programs stay as long as a link or descriptor holds them. */
 void mw_bpf_object_destroy(struct mw_bpf_object *object);

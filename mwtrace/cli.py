@@ -109,6 +109,13 @@ def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) 
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per verdict change.")
 @click.option("--record", metavar="FILE", help="With one --pid: write what 'mwtrace replay' reads.")
 @click.option("--no-bpf", is_flag=True, help="Read /proc even where BPF works.")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "libbpf", "bcc"]),
+    default="auto",
+    show_default=True,
+    help="How programs come into the kernel: compiled when mwtrace was built, or here, by bcc.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell every verdict change, not only alarms.")
 @click.pass_context
 def cli(
@@ -122,6 +129,7 @@ def cli(
     as_json: bool,
     record: Optional[str],
     no_bpf: bool,
+    engine: str,
     verbose: bool,
 ) -> None:
     """Find the services that leak memory on this host, without touching them.
@@ -154,7 +162,13 @@ def cli(
     from mwtrace.daemon import Settings
     from mwtrace.watching import watch
 
-    settings = Settings(interval_s=interval, duration_s=duration, pids=pids, allow_bpf=not no_bpf)
+    settings = Settings(
+        interval_s=interval,
+        duration_s=duration,
+        pids=pids,
+        allow_bpf=not no_bpf,
+        engine=engine,
+    )
     watch(settings, services, once=once, as_json=as_json, record=record, is_verbose=verbose)
 
 

@@ -39,6 +39,7 @@ class Settings:
     duration_s: Optional[float] = None  # None: until stopped
     pids: tuple[int, ...] = ()  # not empty: only these, each for itself
     allow_bpf: bool = True
+    engine: str = "auto"  # by name: probes/engines.py
     keep_gone_s: float = 600.0  # a restarting service keeps its standing for this long
     limits: Limits = field(default_factory=Limits)
     thresholds: Thresholds = field(default_factory=Thresholds)

@@ -32,7 +32,7 @@ from mwtrace.daemon import Daemon, Settings, Teller
 from mwtrace.errors import ConfigError, ProcessGone, ProcessUnreadable
 from mwtrace.host.procfs import Host
 from mwtrace.model import VerdictChange
-from mwtrace.probes.engine_libbpf import LibbpfEngine
+from mwtrace.probes.engines import choose
 from mwtrace.tell.lines import json_line, summary
 from mwtrace.tell.table import render
 from mwtrace.tell.terminal import Screen, detect_style, refusal
@@ -66,7 +66,7 @@ def watch(
     is_wanted = wanted(services)
     style = detect_style(sys.stdout, os.environ)
     with ExitStack() as undo:
-        daemon = Daemon(settings, LibbpfEngine(), host)
+        daemon = Daemon(settings, choose(settings.engine, host), host)
         undo.callback(daemon.close)
         # Before the screen takes the ones that nobody handles.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

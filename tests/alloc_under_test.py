@@ -7,6 +7,7 @@ costs. Events are read straight from the ring, and stay as C structs.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -15,11 +16,32 @@ from typing import Any, NamedTuple
 from ring_reader import RingReader
 
 from mwtrace.capi import check, ffi, lib
-from mwtrace.probes.engine_libbpf import LibbpfEngine
+from mwtrace.host.procfs import Host
+from mwtrace.probes.engine import Engine
+from mwtrace.probes.engines import choose
 
 RING_BYTES = 1 << 20
 
-KINDS = ("session", "multi", "perf")
+
+class Way(NamedTuple):
+    """By which engine programs are loaded, and how they are attached."""
+
+    engine: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.engine}-{self.kind}"
+
+
+ENGINES = ("libbpf", "bcc")
+WAYS = (
+    Way("libbpf", "session"),
+    Way("libbpf", "multi"),
+    Way("libbpf", "perf"),
+    Way("bcc", "multi"),  # no session: it takes kernel functions, which bcc's text cannot call
+    Way("bcc", "perf"),
+)
+BEST_WAYS = (WAYS[0], WAYS[3])  # what each engine would choose here
 PROGRAMS = {
     "session": ["block_session", "free_enter_multi"],
     "multi": ["block_enter_multi", "block_return_multi", "free_enter_multi"],
@@ -75,17 +97,22 @@ def outcomes(counts: dict[str, int]) -> int:
     return sum(counts[f"{end}_total"] for end in ends)
 
 
+@functools.cache
+def engine_of(name: str) -> Engine:
+    """Return an engine that is kept, so that bcc compiles each unit once."""
+    return choose(name, Host())
+
+
 class TracingUnit:
     """A unit of bpf/ with the maps that tracing units share, for one target."""
 
-    def __init__(self, unit: str, programs: Sequence[str] = ()) -> None:
+    def __init__(self, engine: str, unit: str, programs: Sequence[str] = ()) -> None:
         self._undo = contextlib.ExitStack()
-        engine = LibbpfEngine()
         disabled: Sequence[str] = ()
         if programs:
             everything = {name for names in PROGRAMS.values() for name in names}
             disabled = sorted(everything - set(programs))
-        self.loaded = engine.load(unit, disabled)
+        self.loaded = engine_of(engine).load(unit, disabled)
         self._undo.callback(self.loaded.close)
         self._ring = RingReader(self.loaded.maps["trace_events"], RING_BYTES)
         self._undo.callback(self._ring.close)
@@ -145,10 +172,11 @@ def _copy(type_name: str, data: bytes) -> Any:
 
 
 class AllocUnderTest(TracingUnit):
-    """bpf/alloc.bpf.c on one process, by one of the three ways to attach."""
+    """bpf/alloc.bpf.c on one process, by one of the ways to load and attach."""
 
-    def __init__(self, kind: str, pid: int, probes: Sequence[Probe]) -> None:
-        super().__init__("alloc", PROGRAMS[kind])
+    def __init__(self, way: Way, pid: int, probes: Sequence[Probe]) -> None:
+        kind = way.kind
+        super().__init__(way.engine, "alloc", PROGRAMS[kind])
         self.pid = pid
         for path in sorted({probe.path for probe in probes}):
             here = [probe for probe in probes if probe.path == path]

@@ -7,12 +7,11 @@ program load, does an iterator run) is handed in by the caller, who has the engi
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from typing import Callable, TypeVar
 
 from mwtrace.errors import MwtraceError
-from mwtrace.host import kernel, privileges
+from mwtrace.host import bcc, kernel, privileges
 from mwtrace.host.facts import Fact, State, conclusion, render, render_json
 from mwtrace.host.procfs import Host
 
@@ -60,7 +59,7 @@ def survey(
         "other users": lambda: privileges.other_users_fact(host, rights),
         "open files": lambda: privileges.descriptors_fact(host),
         "psutil": lambda: _psutil_fact(find_package),
-        "bcc": lambda: _bcc_fact(find_package, has_btf),
+        "bcc": lambda: _bcc_fact(host, find_package, has_btf),
     }
     facts = {fact.name: fact for fact in privileges.capability_facts(rights)}
     for name, check in checks.items():
@@ -99,16 +98,14 @@ def _psutil_fact(find_package: FindPackage) -> Fact:
     return Fact("psutil", State.MISSING, "not installed", "pip install psutil")
 
 
-def _bcc_fact(find_package: FindPackage, has_btf: bool) -> Fact:
-    folders = find_package("bcc")
-    # The package of that name on PyPI is about crystals.
-    if folders is not None and not any(os.path.exists(f"{f}/libbcc.py") for f in folders):
-        state = State.OK if has_btf else State.MISSING
-        detail = "a package that calls itself bcc is installed, but it is not the BPF compiler"
-        return Fact("bcc", state, detail, "pip uninstall bcc; sudo apt install python3-bpfcc")
-    if folders is not None:
-        return Fact("bcc", State.OK, "installed")
+def _bcc_fact(host: Host, find_package: FindPackage, has_btf: bool) -> Fact:
+    found = bcc.find_bcc(host)
+    if found is not None:
+        use = "for --engine bcc" if has_btf else "the engine in use, as there is no BTF"
+        return Fact("bcc", State.OK, f"installed in {found.folder}: {use}")
     if has_btf:
         return Fact("bcc", State.OK, "not installed, and not needed: the kernel has BTF")
-    detail = "not installed, and without BTF the only engine"
-    return Fact("bcc", State.MISSING, detail, "sudo apt install python3-bpfcc")
+    detail = "not installed, and without BTF the only engine that can trace"
+    if find_package("bcc") is not None:
+        detail += "; the package of that name that this Python has is another one"
+    return Fact("bcc", State.MISSING, detail, bcc.REMEDY)

@@ -38,9 +38,13 @@ _WITHOUT = {
     TASK_ITERATOR: "processes are read from /proc, which costs more",
     RING_BUFFER: "exits and OOM kills are not told",
 }
-_BCC_REMEDY = (
-    'sudo apt install python3-bpfcc "linux-headers-$(uname -r)", then: mwtrace --engine bcc'
-)
+_BTF_REMEDY = "a kernel with CONFIG_DEBUG_INFO_BTF=y"
+
+
+def has_btf(host: Host) -> bool:
+    """Whether the kernel describes its types: without, libbpf cannot fit our objects to it."""
+    raw = host.read_if_there(BTF_PATH, len(_BTF_MAGIC[0]))
+    return raw is not None and raw.startswith(_BTF_MAGIC)
 
 
 def read_features(host: Host) -> frozenset[str] | None:
@@ -65,16 +69,14 @@ def release_fact(host: Host) -> Fact:
 def btf_fact(features: frozenset[str] | None) -> Fact:
     if features is not None:
         return Fact("BTF", State.OK, BTF_PATH)
-    detail = f"no readable {BTF_PATH}: the prebuilt programs do not load"
-    return Fact(
-        "BTF", State.MISSING, detail, f"{_BCC_REMEDY}; or a kernel with CONFIG_DEBUG_INFO_BTF=y"
-    )
+    detail = f"no readable {BTF_PATH}: processes are read from /proc, and tracing needs bcc"
+    return Fact("BTF", State.MISSING, detail, _BTF_REMEDY)
 
 
 def feature_fact(name: str, features: frozenset[str] | None) -> Fact:
     symbol, since = _FEATURES[name]
     if features is None:
-        return Fact(name, State.DEGRADED, "cannot tell without BTF", _BCC_REMEDY)
+        return Fact(name, State.DEGRADED, "cannot tell without BTF", _BTF_REMEDY)
     if symbol in features:
         return Fact(name, State.OK, f"the kernel knows {symbol}")
     return Fact(

@@ -31,6 +31,9 @@ class Engine(Protocol):
     def load(self, unit: str, disabled: Collection[str] = ()) -> Loaded:
         """Load ``bpf/<unit>.bpf.c`` without the programs named in disabled.
 
+        Programs that this engine cannot make are absent, too (bcc: sessions); attach by those that
+        are there.
+
         Raises EngineError, with what the operator can do about it.
         """
         ...

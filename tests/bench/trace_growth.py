@@ -65,7 +65,7 @@ def main() -> None:
                 note("system call, nothing attached", asked(native, f"calls {CALLS}"))
                 note("Python fault, nothing attached", asked(python, f"{SAMPLED_FAULTS}"))
 
-                unit = TracingUnit("growth")
+                unit = TracingUnit("libbpf", "growth")
                 attach(unit, with_maps=False)
                 note("fault, not watched", asked(native, f"faults {FAULTS}"))
                 unit.aim(native.pid, STACKS, interval_faults=1_000_000)
@@ -83,7 +83,7 @@ def main() -> None:
                 assert not unit.counts()["dropped_growths_total"]
                 unit.close()
 
-                unit = TracingUnit("growth")
+                unit = TracingUnit("libbpf", "growth")
                 attach(unit, with_maps=True)
                 note("system call, mmap traced", asked(native, f"calls {CALLS}"))
                 unit.close()

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from alloc_under_test import LIBC, AllocUnderTest, Probe, file_place
+from alloc_under_test import LIBC, WAYS, AllocUnderTest, Probe, Way, file_place
 from target import Target
 
 from mwtrace.capi import lib
@@ -74,7 +74,7 @@ def place(target: Target, symbol: str) -> Probe:
     return Probe(path, offset, *LIBC[symbol])
 
 
-def measure(case: Case, program: Path, kind: str) -> tuple[float, int]:
+def measure(case: Case, program: Path, way: Way) -> tuple[float, int]:
     """Return nanoseconds of one pair, and how many events were dropped."""
     target = Target([str(program)])
     try:
@@ -82,7 +82,7 @@ def measure(case: Case, program: Path, kind: str) -> tuple[float, int]:
         under_test = None
         if case.symbols:
             probes = [place(target, symbol) for symbol in case.symbols]
-            under_test = AllocUnderTest(kind, target.pid, probes)
+            under_test = AllocUnderTest(way, target.pid, probes)
             under_test.aim(target.pid, case.flags, interval_bytes=case.interval_bytes)
         target.tell(f"pairs 1000 {SIZE}")
         target.line()
@@ -103,8 +103,9 @@ def measure(case: Case, program: Path, kind: str) -> tuple[float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--kind", choices=["session", "multi", "perf"], default="session")
+    parser.add_argument("--way", choices=[str(way) for way in WAYS], default=str(WAYS[0]))
     arguments = parser.parse_args()
+    way = next(way for way in WAYS if str(way) == arguments.way)
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "prices"
         source = Path(__file__).with_name("prices.c")
@@ -113,7 +114,7 @@ def main() -> None:
         lost = dict.fromkeys(times, 0)
         for _ in range(arguments.rounds):
             for case in CASES:
-                nanoseconds, dropped = measure(case, program, arguments.kind)
+                nanoseconds, dropped = measure(case, program, way)
                 times[case.name].append(nanoseconds)
                 lost[case.name] += dropped
     print(f"{'malloc/free pair of ' + str(SIZE) + ' bytes':34} {'ns':>8} {'min':>8} {'max':>8}")

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from alloc_under_test import KINDS, LIBC, AllocUnderTest, Probe, TracingUnit, file_place, outcomes
+from alloc_under_test import (
+    BEST_WAYS,
+    ENGINES,
+    LIBC,
+    WAYS,
+    AllocUnderTest,
+    Probe,
+    TracingUnit,
+    file_place,
+    outcomes,
+)
 from target import Target
 
 from mwtrace.capi import ffi, lib
@@ -97,11 +107,12 @@ def frames_of(unit: TracingUnit, resolver: FrameResolver, stack: int) -> list[li
     return found
 
 
+@pytest.mark.parametrize("way", BEST_WAYS, ids=str)
 @pytest.mark.parametrize("python", PYTHONS)
-def test_every_frame_of_every_thread_is_what_the_interpreter_says(python, start_python):
+def test_every_frame_of_every_thread_is_what_the_interpreter_says(python, way, start_python):
     target = start_python(python, "python_stacks.py")
     runtime = find_runtime(target.pid)
-    unit = AllocUnderTest("session", target.pid, [libc_malloc(target.pid)])
+    unit = AllocUnderTest(way, target.pid, [libc_malloc(target.pid)])
     try:
         introduce(unit, runtime)
         unit.aim(target.pid, STACKS)
@@ -134,9 +145,9 @@ def test_every_frame_of_every_thread_is_what_the_interpreter_says(python, start_
 
 # Not the system's Python: link-time optimisation made its own calls pass by the exported functions,
 # so that only extension modules would be seen.
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("python", [python for python in PYTHONS if "/versions/" in python])
-def test_each_block_is_charged_once_to_the_domain_that_asked(python, kind, start_python):
+def test_each_block_is_charged_once_to_the_domain_that_asked(python, way, start_python):
     target = start_python(python, "python_stacks.py")
     pid = target.pid
     runtime = find_runtime(pid)
@@ -144,7 +155,7 @@ def test_each_block_is_charged_once_to_the_domain_that_asked(python, kind, start
     for family, (layer, domain) in FAMILIES.items():
         for name, call in CALLS.items():
             probes.append(probe(pid, runtime.image, family + name, call, layer, domain))
-    unit = AllocUnderTest(kind, pid, probes)
+    unit = AllocUnderTest(way, pid, probes)
     try:
         unit.aim(pid, lib.MW_TARGET_LAYERED | lib.MW_TARGET_FREES)
         target.tell("go")
@@ -177,10 +188,11 @@ def test_each_block_is_charged_once_to_the_domain_that_asked(python, kind, start
         unit.close()
 
 
-def test_a_thread_that_nobody_introduced_is_asked_for(start_python):
+@pytest.mark.parametrize("way", BEST_WAYS, ids=str)
+def test_a_thread_that_nobody_introduced_is_asked_for(way, start_python):
     target = start_python("/usr/bin/python3", "python_stacks.py")
     runtime = find_runtime(target.pid)
-    unit = AllocUnderTest("session", target.pid, [libc_malloc(target.pid)])
+    unit = AllocUnderTest(way, target.pid, [libc_malloc(target.pid)])
     try:
         introduce(unit, runtime, threads=False)
         unit.aim(target.pid, STACKS)
@@ -205,11 +217,12 @@ def test_a_process_without_python_is_said_to_be_one(start_target):
         find_runtime(target.pid)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("python", PYTHONS)
-def test_growth_sampling_names_the_line_that_leaks(python, start_python):
+def test_growth_sampling_names_the_line_that_leaks(python, engine, start_python):
     target = start_python(python, "python_leak.py")
     runtime = find_runtime(target.pid)
-    unit = TracingUnit("growth")
+    unit = TracingUnit(engine, "growth")
     try:
         programs = unit.loaded.programs
         unit.hold(lib.mw_link_raw_tracepoint(programs["page_fault"], b"page_fault_user"))

@@ -156,6 +156,17 @@ static void map(void)
 	say_number("%lx\n", (uintptr_t)place);
 }
 
+/* Move the heap's end up by six pages and down by two; say where it was before. */
+static void heap(void)
+{
+	intptr_t page = 4096;
+	uintptr_t end = (uintptr_t)sbrk(0);
+
+	if (sbrk(6 * page) == (void *)-1 || sbrk(-2 * page) == (void *)-1)
+		_exit(2);
+	say_number("%lx\n", end);
+}
+
 static void act(const char *line)
 {
 	char word[32];
@@ -185,6 +196,8 @@ static void act(const char *line)
 		layered(count, 0), say("done\n");
 	else if (!strcmp(line, "map"))
 		map();
+	else if (!strcmp(line, "heap"))
+		heap();
 	else
 		_exit(3);
 }

@@ -70,3 +70,9 @@ class FakeProc:
 
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def install_bcc(fake: FakeProc, folder: str = "usr/lib/python3/dist-packages") -> None:
+    fake.write("usr/bin/python3", "")
+    (fake.root / "usr/bin/python3").chmod(0o755)
+    fake.write(f"{folder}/bcc/libbcc.py", "")

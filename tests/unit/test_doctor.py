@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from fake_proc import CGROUP_V1_MOUNT, CGROUP_V2_MOUNT, PROC_MOUNT
+from fake_proc import CGROUP_V1_MOUNT, CGROUP_V2_MOUNT, PROC_MOUNT, install_bcc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -228,13 +228,19 @@ def test_the_other_package_called_bcc_is_not_taken_for_ours(machine, tmp_path):
         return [str(tmp_path)]
 
     fact = facts_of(machine, find=crystals)["bcc"]
-    assert (fact.state, "not the BPF compiler" in fact.detail) == (State.OK, True)
-    (tmp_path / "libbcc.py").touch()
-    assert facts_of(machine, find=crystals)["bcc"].detail == "installed"
+    assert (fact.state, "not installed" in fact.detail) == (State.OK, True)
     machine.write("sys/kernel/btf/vmlinux", b"")
-    (tmp_path / "libbcc.py").unlink()
-    assert facts_of(machine, find=crystals)["bcc"].state is State.MISSING
+    fact = facts_of(machine, find=crystals)["bcc"]
+    assert (fact.state, "is another one" in fact.detail) == (State.MISSING, True)
     assert facts_of(machine, find=lambda name: None)["psutil"].state is State.MISSING
+
+
+def test_the_distribution_s_bcc_is_found_without_importing_it(machine):
+    install_bcc(machine)
+    assert "for --engine bcc" in facts_of(machine)["bcc"].detail
+    machine.write("sys/kernel/btf/vmlinux", b"")
+    fact = facts_of(machine)["bcc"]
+    assert (fact.state, "the engine in use" in fact.detail) == (State.OK, True)
 
 
 def test_packages_are_found_without_importing_them():
