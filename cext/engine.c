@@ -212,6 +212,11 @@ int mw_bpf_map_write(int map_fd, const void *key, const void *value)
 	return bpf_map_update_elem(map_fd, key, value, BPF_ANY);
 }
 
+int mw_bpf_map_delete(int map_fd, const void *key)
+{
+	return bpf_map_delete_elem(map_fd, key);
+}
+
 int mw_bpf_map_read(int map_fd, const void *key, void *ret)
 {
 	return bpf_map_lookup_elem(map_fd, key, ret);

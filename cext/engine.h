@@ -44,6 +44,9 @@ const char *mw_bpf_object_map_name(const struct mw_bpf_object *object, uint32_t 
 /* Write one element of an array-like map; return 0 or a negative errno. */
 int mw_bpf_map_write(int map_fd, const void *key, const void *value);
 
+/* Take one element out of a hash map; return 0 or a negative errno. */
+int mw_bpf_map_delete(int map_fd, const void *key);
+
 /* Read one element of an array-like map; return 0 or a negative errno. */
 int mw_bpf_map_read(int map_fd, const void *key, void *ret);
 

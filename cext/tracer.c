@@ -434,7 +434,7 @@ static void settle_alive(struct mw_tracer *tracer, struct mw_block *block)
 		sum_add(&process->survived[block->domain], block->size_bytes, block->weight_bytes, blocks);
 }
 
-uint32_t mw_tracer_settle(struct mw_tracer *tracer, const struct mw_block *blocks, uint32_t count)
+uint32_t mw_tracer_settle(struct mw_tracer *tracer, const struct mw_block *blocks, uint32_t count, uint32_t is_final)
 {
 	uint32_t settled = 0;
 
@@ -448,7 +448,8 @@ uint32_t mw_tracer_settle(struct mw_tracer *tracer, const struct mw_block *block
 		block->fingerprint = blocks[i].fingerprint;
 		switch (blocks[i].state) {
 		case MW_SETTLED_ALIVE:
-			settle_alive(tracer, block);
+			if (is_final)
+				settle_alive(tracer, block);
 			break;
 		case MW_SETTLED_FREED:
 			tracer->counters.settled_freed_total++;

@@ -63,8 +63,11 @@ uint32_t mw_tracer_survivors(struct mw_tracer *tracer, uint32_t pid, uint64_t si
 
 /* Take an audit's answers: each block's state and fingerprint.  Freed ones are
  * credited to their sites.  A block that is gone, or was replaced since (its
- * time differs), is left alone.  Return how many were still remembered. */
-uint32_t mw_tracer_settle(struct mw_tracer *tracer, const struct mw_block *blocks, uint32_t count);
+ * time differs), is left alone.  is_final 0: a first look, soon after the
+ * window; what is alive then need not be there for long, so it is remembered
+ * with its contents, and not yet counted as a survivor.  Return how many were
+ * still remembered. */
+uint32_t mw_tracer_settle(struct mw_tracer *tracer, const struct mw_block *blocks, uint32_t count, uint32_t is_final);
 
 /* Say that window_ns of pid's time were traced in a window, all of whose
  * blocks have been settled: what survived divided by these is a leak's rate. */

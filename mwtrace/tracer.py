@@ -186,13 +186,18 @@ class Tracer:
             result = lib.mw_tracer_tell_counts(self._tracer, pid, round(time_s * _NS), given)
         check(result, f"keep the counts of process {pid}")
 
-    def table(self, time_s: float, order: Order, pid: int = 0) -> Table:
-        """The state at time_s, of pid or of all; call it at a steady pace, it samples slopes."""
+    def table(
+        self, time_s: float, order: Order, pid: int = 0, rows_max: int | None = None
+    ) -> Table:
+        """The state at time_s, of pid or of all; call it at a steady pace, it samples slopes.
+
+        Each site costs some 20 us to be brought here: ask for no more than are looked at.
+        """
         told = ffi.new("struct mw_tracer_table **")
         with self._lock:
             result = lib.mw_tracer_table(self._tracer, round(time_s * _NS), pid, order, told)
             check(result, "tell the sites: time did not advance")
-            return _table(told[0])
+            return _table(told[0], rows_max)
 
     def stack(self, pid: int, stack: int) -> Frames | None:
         """The frames a hash stands for; None: 0, never sent, dropped or refused."""
@@ -207,11 +212,18 @@ class Tracer:
         return Frames(tuple((word, 0) for word in words), is_truncated)
 
     def audit(
-        self, pid: int, since_s: float, until_s: float, native: Layout, python: Layout
+        self,
+        pid: int,
+        since_s: float,
+        until_s: float,
+        native: Layout,
+        python: Layout,
+        is_final: bool = True,
     ) -> AuditReport:
         """Look which of pid's blocks allocated in [since_s, until_s) live, and keep the answers.
 
-        Call it when a window closes, and again when what is short-lived should be gone.
+        Call it when a window closes, not final (survivors are not counted yet), and again when
+        what is short-lived should be gone.
         """
         target = {"pid": pid, "native_layout": native, "python_layout": python}
         given = ffi.new("struct mw_audit_target *", target)
@@ -220,10 +232,23 @@ class Tracer:
             result = lib.mw_audit_run(given, blocks, count, report)
             check(result, f"read the memory of process {pid}")
             with self._lock:
-                lib.mw_tracer_settle(self._tracer, blocks, count)
+                lib.mw_tracer_settle(self._tracer, blocks, count, is_final)
             for name in totals:
                 totals[name] += getattr(report, name)
         return AuditReport(**totals)
+
+    def survivors(self, pid: int, since_s: float, until_s: float) -> dict[int, tuple[int, int]]:
+        """Blocks and weighted bytes by site of what audits found alive of [since_s, until_s)."""
+        found: dict[int, tuple[int, int]] = {}
+        alive = lib.MW_SETTLED_ALIVE
+        for blocks, count in self._survivors(pid, round(since_s * _NS), round(until_s * _NS)):
+            for i in range(count):
+                block = blocks[i]
+                if block.state == alive:
+                    site = block.site
+                    seen = found.get(site, (0, 0))
+                    found[site] = (seen[0] + 1, seen[1] + block.weight_bytes)
+        return found
 
     def add_window(self, pid: int, window_s: float) -> None:
         """Say that pid was traced for window_s in a window whose blocks have been audited."""
@@ -329,11 +354,12 @@ def _process(row: CData) -> ProcessRow:
     )
 
 
-def _table(told: CData) -> Table:
+def _table(told: CData, rows_max: int | None) -> Table:
+    site_count = told.site_count if rows_max is None else min(told.site_count, rows_max)
     return Table(
         time_s=told.time_ns / _NS,
         processes=tuple(_process(told.processes[i]) for i in range(told.process_count)),
-        sites=tuple(_site(told.sites[i]) for i in range(told.site_count)),
-        sites_omitted=told.sites_omitted,
+        sites=tuple(_site(told.sites[i]) for i in range(site_count)),
+        sites_omitted=told.sites_omitted + told.site_count - site_count,
         counters=_counts("struct mw_tracer_counters", told.counters),
     )

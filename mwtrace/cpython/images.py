@@ -8,11 +8,10 @@ hostile and bounded. Knows no interpreter.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mwtrace.errors import ProcessGone
+from mwtrace.host.mappings import Mapping
 from mwtrace.remote import RemoteMemory, UnreadableMemory
 
 _PT_LOAD, _PT_DYNAMIC = 1, 2
@@ -27,15 +26,6 @@ NAME_BYTES_MAX = 256
 IMAGES_MAX = 1024
 
 
-class Mapping(NamedTuple):
-    start: int
-    end: int
-    permissions: str
-    offset: int
-    file: tuple[str, str]  # device and inode; ("00:00", "0") for none
-    path: str
-
-
 class Image(NamedTuple):
     """One loaded file: all its mappings, in the order of addresses."""
 
@@ -47,36 +37,12 @@ class Image(NamedTuple):
         return self.mappings[0].start
 
 
-def mappings(pid: int, proc: Path = Path("/proc")) -> list[Mapping]:
-    """Return what is mapped; raises ProcessGone."""
-    try:
-        text = (proc / str(pid) / "maps").read_text(errors="surrogateescape")
-    except (FileNotFoundError, ProcessLookupError) as error:
-        raise ProcessGone(f"process {pid} is gone") from error
-    found = []
-    for line in text.splitlines():
-        span, permissions, offset, device, inode, *path = line.split(None, 5)
-        start, _, end = span.partition("-")
-        found.append(
-            Mapping(
-                int(start, 16),
-                int(end, 16),
-                permissions,
-                int(offset, 16),
-                (device, inode),
-                path[0] if path else "",
-            )
-        )
-    return found
-
-
-def images(mapped: list[Mapping]) -> list[Image]:
+def images(mapped: Sequence[Mapping]) -> list[Image]:
     """Return the loaded files that begin with a mapping of their first byte."""
-    files: dict[tuple[str, str], list[Mapping]] = {}
+    files: dict[tuple[str, int], list[Mapping]] = {}
     for mapping in mapped:
-        if mapping.file[1] != "0":
-            files.setdefault(mapping.file, []).append(mapping)
-    whole = [pieces for pieces in files.values() if pieces[0].offset == 0]
+        files.setdefault((mapping.device, mapping.inode), []).append(mapping)
+    whole = [pieces for pieces in files.values() if pieces[0].file_offset == 0]
     return [Image(pieces[0].path, tuple(pieces)) for pieces in whole[:IMAGES_MAX]]
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mwtrace.cpython.images import Image, Mapping, Symbols, images, mappings
+from mwtrace.cpython.images import Image, Symbols, images
 from mwtrace.cpython.layouts import (
     COOKIE,
     Layout,
@@ -21,6 +21,7 @@ from mwtrace.cpython.layouts import (
     with_debug_offsets,
 )
 from mwtrace.errors import ProcessError
+from mwtrace.host.mappings import Mapping, read_mappings
 from mwtrace.remote import RemoteMemory, UnreadableMemory
 
 THREADS_MAX = 16384
@@ -99,7 +100,7 @@ def find_runtime(pid: int) -> Runtime:
     ready yet; ProcessGone.
     """
     memory = RemoteMemory(pid)
-    mapped = mappings(pid)
+    mapped = read_mappings(pid)
     for image in sorted(images(mapped), key=_unlikeliness):
         try:
             symbols = Symbols(memory, image)
@@ -161,7 +162,7 @@ def _version(memory: RemoteMemory, image: Image, symbols: Symbols) -> PythonVers
 
 
 def _constants(memory: RemoteMemory, mapping: Mapping) -> bytes:
-    if "r" not in mapping.permissions or "w" in mapping.permissions:
+    if not mapping.is_readable or mapping.is_writable:
         return b""
     return memory.read_some(mapping.start, min(mapping.end - mapping.start, _CONSTANTS_BYTES_MAX))
 

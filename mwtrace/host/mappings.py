@@ -19,6 +19,7 @@ class Mapping(NamedTuple):
     start: int
     end: int
     file_offset: int
+    is_readable: bool
     is_executable: bool
     is_writable: bool
     device: str
@@ -60,6 +61,7 @@ def parse_mappings(lines: Iterable[bytes]) -> list[Mapping]:
                 start,
                 end,
                 offset,
+                words[1][0:1] == b"r",
                 words[1][2:3] == b"x",
                 words[1][1:2] == b"w",
                 words[3].decode("ascii", "replace"),

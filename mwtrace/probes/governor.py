@@ -17,6 +17,11 @@ from typing import NamedTuple
 # as a pause by a target that allocates all the time.
 WINDOW_MIN_S = 0.02
 WINDOW_MAX_S = 0.5
+# Unless it hardly allocates: then nothing is felt, and the longer a window the more it shows.
+LONG_WINDOW_MAX_S = 10.0
+WINDOW_COST_S = 0.02  # what makes a window long enough
+# A window of a target that was calm may cost this much, budget permitting, before it is ended.
+CALM_COST_S = 0.005
 FIRST_WINDOW_S = 0.05
 # Attaching and detaching cost the host about 100 ms of waiting and the target a handful of page
 # copies, so windows do not follow each other faster than this.
@@ -139,7 +144,9 @@ def plan(
     available_s = min(saved_s, host_saved_s)
     # Nobody pays more than the whole time of a window per thread; without a rate, assume it.
     share = 1.0 if course.cost_share is None else max(course.cost_share, 1e-6)
-    wanted_s = FIRST_WINDOW_S if course.cost_share is None else WINDOW_MAX_S
+    wanted_s = FIRST_WINDOW_S
+    if course.cost_share is not None:
+        wanted_s = max(WINDOW_MAX_S, min(LONG_WINDOW_MAX_S, WINDOW_COST_S / share))
     duration_s = min(wanted_s, max(available_s, 0.0) / (share * OVERRUN))
     if duration_s < WINDOW_MIN_S:
         needed_s = WINDOW_MIN_S * share * OVERRUN
@@ -153,7 +160,8 @@ def plan(
         why = "the target's budget" if saved_s <= host_saved_s else "the host's budget"
         return None, Wait(time_s + min(max(wait_s, 0.1), PERIOD_MAX_S), f"{why} is spent")
     interval = choose_interval(course, duration_s, prices)
-    return Window(duration_s, duration_s * share * OVERRUN, interval), None
+    cost_max_s = max(duration_s * share * OVERRUN, min(CALM_COST_S, available_s))
+    return Window(duration_s, cost_max_s, interval), None
 
 
 def choose_interval(course: Course, duration_s: float, prices: Prices) -> int:

@@ -27,6 +27,7 @@ class Frame:
     module: str = ""  # native: path of the binary
     build_id: str = ""  # native: of the binary, hexadecimal
     address: int = 0  # native: in the process
+    offset: int = 0  # native: the same place in the binary's file; 0: not known
 
     @property
     def title(self) -> str:
@@ -34,7 +35,9 @@ class Frame:
         if self.name:
             return self.name
         module = self.module.rsplit("/", 1)[-1]
-        return f"{module}+{self.address:#x}" if module else f"{self.address:#x}"
+        if not module:
+            return f"{self.address:#x}"
+        return f"{module}+{self.offset or self.address:#x}"
 
 
 class KnownBy(enum.Enum):

@@ -24,8 +24,9 @@ from target import Target
 
 from mwtrace.capi import ffi, lib
 from mwtrace.cpython.frames import FrameResolver, walker_settings, walker_threads
-from mwtrace.cpython.images import Image, Symbols, images, mappings
+from mwtrace.cpython.images import Image, Symbols, images
 from mwtrace.cpython.runtime import NoPython, Runtime, find_runtime
+from mwtrace.host.mappings import read_mappings
 from mwtrace.remote import RemoteMemory
 
 pytestmark = pytest.mark.kernel
@@ -66,7 +67,7 @@ def probe(pid: int, image: Image, symbol: str, *how: int) -> Probe:
 
 
 def libc(pid: int) -> Image:
-    return next(image for image in images(mappings(pid)) if "/libc" in image.path)
+    return next(image for image in images(read_mappings(pid)) if "/libc" in image.path)
 
 
 def libc_malloc(pid: int) -> Probe:

@@ -11,6 +11,7 @@ from mwtrace.probes.governor import (
     OVERRUN,
     PERIOD_MAX_S,
     PERIOD_MIN_S,
+    LONG_WINDOW_MAX_S,
     WINDOW_MAX_S,
     WINDOW_MIN_S,
     Budget,
@@ -45,8 +46,9 @@ def test_the_first_window_is_short_and_assumes_the_worst():
 @pytest.mark.parametrize(
     ("hits_per_s", "least_s", "most_s"),
     [
-        pytest.param(0.0, WINDOW_MAX_S, WINDOW_MAX_S, id="idle: as long as a window may be"),
-        pytest.param(1_000.0, WINDOW_MAX_S, WINDOW_MAX_S, id="calm: the same"),
+        pytest.param(0.0, LONG_WINDOW_MAX_S, LONG_WINDOW_MAX_S, id="idle: as long as one may be"),
+        pytest.param(1_000.0, LONG_WINDOW_MAX_S, LONG_WINDOW_MAX_S, id="calm: the same"),
+        pytest.param(100_000.0, WINDOW_MAX_S, WINDOW_MAX_S, id="at work: half a second"),
         pytest.param(500_000.0, 0.3, 0.5, id="busy: as far as the savings reach"),
         pytest.param(1_100_000.0, 0.1, 0.25, id="nothing but allocations: a fifth of a second"),
     ],

@@ -10,7 +10,8 @@ import os
 import pytest
 
 from mwtrace.capi import ffi, lib
-from mwtrace.cpython.images import Symbols, images, mappings
+from mwtrace.cpython.images import Symbols, images
+from mwtrace.host.mappings import read_mappings
 from mwtrace.errors import ProcessGone
 from mwtrace.remote import RANGES_MAX, RemoteMemory, UnreadableMemory
 
@@ -84,7 +85,7 @@ def test_symbols_are_found_where_the_linker_put_them(memory):
         for name in ("malloc", "free", "printf")
     }
     found = {}
-    for image in images(mappings(os.getpid())):
+    for image in images(read_mappings(os.getpid())):
         if "/libc.so" in image.path or "/libc-" in image.path or "musl" in image.path:
             symbols = Symbols(memory, image)
             found = {name: symbols.address(name) for name in wanted}
@@ -98,6 +99,6 @@ def test_what_is_no_elf_file_is_refused(memory, tmp_path):
         path.write_bytes(data.ljust(PAGE, b"\0"))
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             assert mapped[0] == data[0] if data else True
-            image = next(i for i in images(mappings(os.getpid())) if i.path == str(path))
+            image = next(i for i in images(read_mappings(os.getpid())) if i.path == str(path))
             with pytest.raises(UnreadableMemory):
                 Symbols(memory, image)

@@ -59,12 +59,12 @@ class Tracer:
         count = lib.mw_tracer_survivors(self.pointer, pid, since_ns, until_ns, cursor, blocks, 5000)
         return blocks, count
 
-    def settle(self, states):
+    def settle(self, states, is_final=True):
         """Answer for blocks by address; the others stay."""
         blocks, count = self.blocks()
         for i in range(count):
             blocks[i].state = states.get(blocks[i].address, lib.MW_SETTLED_NOT)
-        return lib.mw_tracer_settle(self.pointer, blocks, count)
+        return lib.mw_tracer_settle(self.pointer, blocks, count, is_final)
 
 
 def alloc(address, size_bytes=100, pid=1, **fields):
@@ -328,13 +328,29 @@ def test_a_survivor_that_dies_later_is_no_survivor():
     assert live_bytes(site) == 20
 
 
+def test_a_first_look_remembers_contents_and_counts_no_survivor():
+    tracer = Tracer()
+    tracer.take(alloc(16, 10), alloc(32, 10))
+    blocks, count = tracer.blocks()
+    for i in range(count):
+        blocks[i].state = lib.MW_SETTLED_ALIVE
+        blocks[i].fingerprint = 77
+    assert lib.mw_tracer_settle(tracer.pointer, blocks, count, False) == 2
+    assert tracer.sites()[0].survived.blocks == 0
+    assert {block.fingerprint for block in tracer.blocks()[0][0:2]} == {77}
+    tracer.settle({16: lib.MW_SETTLED_FREED}, is_final=False)
+    tracer.settle({32: lib.MW_SETTLED_ALIVE})
+    (site,) = tracer.sites()
+    assert (site.survived.blocks, live_bytes(site)) == (1, 10)
+
+
 def test_an_answer_for_a_block_replaced_since_is_left_alone():
     tracer = Tracer()
     tracer.take(alloc(16, time_ns=1))
     blocks, count = tracer.blocks()
     blocks[0].state = lib.MW_SETTLED_FREED
     tracer.take(alloc(16, time_ns=2))
-    assert lib.mw_tracer_settle(tracer.pointer, blocks, count) == 0
+    assert lib.mw_tracer_settle(tracer.pointer, blocks, count, True) == 0
     assert tracer.blocks()[1] == 1
 
 
