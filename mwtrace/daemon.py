@@ -11,15 +11,18 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Optional, Protocol
 
 from mwtrace.aggregator import Aggregator, Incident, Limits, Table
 from mwtrace.errors import HostError, ProcessError, ProcessGone, ProcessUnreadable
+from mwtrace.escalation.allowance import ReadingLimits
+from mwtrace.escalation.cases import Escalation
 from mwtrace.host.limits import Limits as MemoryLimits
 from mwtrace.host.procfs import Host
 from mwtrace.host.services import ServiceNames
 from mwtrace.judge.trend import Thresholds
-from mwtrace.model import Limit, ProcessId, Service, VerdictChange
+from mwtrace.model import Limit, NewFinding, ProcessId, Service, VerdictChange
 from mwtrace.probes.engine import Engine
 from mwtrace.registry import Registry
 from mwtrace.sources import open_source
@@ -42,12 +45,15 @@ class Settings:
     keep_gone_s: float = 600.0  # a restarting service keeps its standing for this long
     limits: Limits = field(default_factory=Limits)
     thresholds: Thresholds = field(default_factory=Thresholds)
+    readings: ReadingLimits = field(default_factory=ReadingLimits)
 
 
 class Teller(Protocol):
     """Who is told. Called from the loop, so it must not wait for anybody."""
 
     def on_change(self, change: VerdictChange) -> None: ...
+
+    def on_finding(self, news: NewFinding) -> None: ...
 
     def on_incident(self, incident: Incident, service: Optional[Service]) -> None: ...
 
@@ -71,8 +77,15 @@ class Daemon:
             settings.limits.services_max,
             self._is_chosen if settings.pids else None,
         )
+        # Its thread looks at processes too, and a Host is not for several threads.
+        self._reader_host = Host(Path(host.root))
+        self.escalation = Escalation(settings.readings, self._reader_host.check)
         self.verdicts = Verdicts(
-            _thresholds(settings), self.registry.subject, self._limit, self._is_alive
+            _thresholds(settings),
+            self.registry.subject,
+            self._limit,
+            self._is_alive,
+            self.escalation.finding,
         )
         self.source = open_source(
             engine,
@@ -114,6 +127,8 @@ class Daemon:
 
     def close(self) -> None:
         self.source.close()
+        self.escalation.close()
+        self._reader_host.close()
 
     def history(self, service_id: int) -> list[tuple[float, int]]:
         """Return the newest minutes of a service as (time_s, private bytes)."""
@@ -132,6 +147,7 @@ class Daemon:
         self.counters = {
             **table.counters,
             **self.source.losses(),
+            **self.escalation.counters,
             "ticks_failed_total": failed,
             "names_abandoned_total": self.registry.names_abandoned_total,
         }
@@ -143,12 +159,15 @@ class Daemon:
         self.registry.name(table.unnamed)
         boot_offset_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
         changes = self.verdicts.update(table, boot_offset_s)
+        self.escalation.follow(self.verdicts.suspects(), time_s)
         self.changes_total += len(changes)
         for teller in tellers:
             for incident, service in incidents:
                 teller.on_incident(incident, service)
             for change in changes:
                 teller.on_change(change)
+            for news in self.verdicts.new_findings:
+                teller.on_finding(news)
             teller.on_tick(table)
 
     def _wait(self, began_s: float, until_s: float) -> None:
