@@ -18,9 +18,17 @@ from typing import Optional, TextIO
 from mwtrace.aggregator import Incident, Table
 from mwtrace.daemon import Daemon
 from mwtrace.errors import ConfigError, HostError, ProcessGone
-from mwtrace.model import Service, SubjectId, Verdict, VerdictChange
+from mwtrace.model import NewFinding, Service, SubjectId, Verdict, VerdictChange
 from mwtrace.tell.cells import printable
-from mwtrace.tell.lines import Totals, json_line, oom_json_line, oom_line, text_line
+from mwtrace.tell.lines import (
+    Totals,
+    finding_json_line,
+    finding_line,
+    json_line,
+    oom_json_line,
+    oom_line,
+    text_line,
+)
 from mwtrace.tell.losses import short_words
 from mwtrace.tell.terminal import Screen
 from mwtrace.tell.units import WallAnchor
@@ -91,6 +99,10 @@ class Lines:
         if self._is_wanted(change.subject.id) and (self._is_verbose or worst >= Verdict.GROWING):
             print(text_line(change, anchor(), self._unicode), file=self._file, flush=True)
 
+    def on_finding(self, news: NewFinding) -> None:
+        if self._is_wanted(news.subject.id):
+            print(finding_line(news, anchor(), self._unicode), file=self._file, flush=True)
+
     def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
         line = oom_line(
             incident.time_s,
@@ -108,7 +120,7 @@ class Lines:
 
 
 class JsonLines:
-    """One JSON object per verdict change and OOM kill; see docs/json.md."""
+    """One JSON object per verdict change, finding and OOM kill; see docs/json.md."""
 
     def __init__(self, file: TextIO, is_wanted: Wanted) -> None:
         self._file = file
@@ -117,6 +129,10 @@ class JsonLines:
     def on_change(self, change: VerdictChange) -> None:
         if self._is_wanted(change.subject.id):
             print(json_line(change, anchor()), file=self._file, flush=True)
+
+    def on_finding(self, news: NewFinding) -> None:
+        if self._is_wanted(news.subject.id):
+            print(finding_json_line(news, anchor()), file=self._file, flush=True)
 
     def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
         line = oom_json_line(
@@ -145,6 +161,9 @@ class Unmatched:
     def on_change(self, change: VerdictChange) -> None:
         pass
 
+    def on_finding(self, news: NewFinding) -> None:
+        pass
+
     def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
         pass
 
@@ -167,6 +186,9 @@ class Live:
         self._is_wanted = wanted(services)
 
     def on_change(self, change: VerdictChange) -> None:
+        pass
+
+    def on_finding(self, news: NewFinding) -> None:
         pass
 
     def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
@@ -196,6 +218,9 @@ class Recorder:
             self._file.close()
 
     def on_change(self, change: VerdictChange) -> None:
+        pass
+
+    def on_finding(self, news: NewFinding) -> None:
         pass
 
     def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
@@ -265,6 +290,7 @@ def _row(standing: Standing, wall: WallAnchor) -> Row:
         since_unix_s=wall.unix(judgement.since_s),
         forecast_s=judgement.forecast_s,
         limit_bytes=judgement.limit.limit_bytes if judgement.limit else None,
+        kind=standing.finding.kind if standing.finding else "",
     )
 
 
@@ -287,6 +313,11 @@ def totals(daemon: Daemon, is_wanted: Wanted) -> Totals:
         ),
         blind=daemon.source.blind(),
         has_ended=daemon.has_ended,
+        findings=tuple(
+            (standing.subject.id.service.name, standing.finding)
+            for standing in sorted(shown, key=lambda standing: -standing.judgement.verdict)
+            if standing.finding
+        ),
     )
 
 

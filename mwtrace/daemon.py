@@ -11,15 +11,19 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Optional, Protocol
 
 from mwtrace.aggregator import Aggregator, Incident, Limits, Table
 from mwtrace.errors import HostError, ProcessError, ProcessGone, ProcessUnreadable
+from mwtrace.escalation.allowance import ReadingLimits
+from mwtrace.escalation.cases import Escalation
+from mwtrace.escalation.sites import SiteLimits, Sites
 from mwtrace.host.limits import Limits as MemoryLimits
 from mwtrace.host.procfs import Host
 from mwtrace.host.services import ServiceNames
 from mwtrace.judge.trend import Thresholds
-from mwtrace.model import Limit, ProcessId, Service, VerdictChange
+from mwtrace.model import Limit, NewFinding, ProcessId, Service, VerdictChange
 from mwtrace.probes.engine import Engine
 from mwtrace.registry import Registry
 from mwtrace.sources import open_source
@@ -43,12 +47,16 @@ class Settings:
     keep_gone_s: float = 600.0  # a restarting service keeps its standing for this long
     limits: Limits = field(default_factory=Limits)
     thresholds: Thresholds = field(default_factory=Thresholds)
+    readings: ReadingLimits = field(default_factory=ReadingLimits)
+    sites: SiteLimits = field(default_factory=SiteLimits)
 
 
 class Teller(Protocol):
     """Who is told. Called from the loop, so it must not wait for anybody."""
 
     def on_change(self, change: VerdictChange) -> None: ...
+
+    def on_finding(self, news: NewFinding) -> None: ...
 
     def on_incident(self, incident: Incident, service: Optional[Service]) -> None: ...
 
@@ -72,10 +80,21 @@ class Daemon:
             settings.limits.services_max,
             self._is_chosen if settings.pids else None,
         )
+        # Its thread looks at processes too, and a Host is not for several threads.
+        self._reader_host = Host(Path(host.root))
+        self.escalation = Escalation(settings.readings, self._reader_host.check)
+        self.sites = Sites(engine, settings.sites)
         thresholds = _thresholds(settings)
         # Two ticks go by until a process has its name.
         self.learning_s = thresholds.learning_s + 2 * settings.interval_s
-        self.verdicts = Verdicts(thresholds, self.registry.subject, self._limit, self._is_alive)
+        self.verdicts = Verdicts(
+            thresholds,
+            self.registry.subject,
+            self._limit,
+            self._is_alive,
+            self.escalation.finding,
+            self.sites.of,
+        )
         self.source = open_source(
             engine,
             self.aggregator,
@@ -118,6 +137,9 @@ class Daemon:
 
     def close(self) -> None:
         self.source.close()
+        self.sites.close()
+        self.escalation.close()
+        self._reader_host.close()
 
     def history(self, service_id: int) -> list[tuple[float, int]]:
         """Return the newest minutes of a service as (time_s, private bytes)."""
@@ -136,6 +158,8 @@ class Daemon:
         self.counters = {
             **table.counters,
             **self.source.losses(),
+            **self.escalation.counters,
+            **self.sites.counters,
             "ticks_failed_total": failed,
             "names_abandoned_total": self.registry.names_abandoned_total,
         }
@@ -147,12 +171,18 @@ class Daemon:
         self.registry.name(table.unnamed)
         boot_offset_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
         changes = self.verdicts.update(table, boot_offset_s)
+        suspects = list(self.verdicts.suspects())
+        self.escalation.follow(suspects, time_s)
+        if self.source.has_bpf:
+            self.sites.follow(suspects)
         self.changes_total += len(changes)
         for teller in tellers:
             for incident, service in incidents:
                 teller.on_incident(incident, service)
             for change in changes:
                 teller.on_change(change)
+            for news in self.verdicts.new_findings:
+                teller.on_finding(news)
             teller.on_tick(table)
 
     def _wait(self, began_s: float, until_s: float) -> None:

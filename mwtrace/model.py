@@ -122,6 +122,37 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class Site:
+    """Where memory that is still held was allocated; texts in it are from outside."""
+
+    place: str  # the code to blame, as one phrase
+    frames: tuple[str, ...]  # innermost first
+    share: float  # of what grew
+    known_by: str  # "sampled growth" or "audited survivors"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What in a process grows, from two readings of its memory; texts in it are from outside."""
+
+    time_s: float  # of the later reading
+    process: ProcessId
+    kind: str  # a word of evidence.kind.Kind
+    is_leak: bool  # False: nobody holds what grew
+    grown_bytes: int  # between the readings, by all parts that grew
+    window_s: float  # between the readings
+    grown_by_kind: tuple[tuple[str, int], ...]  # largest first
+    why: str
+    advice: str
+    type_name: str = ""  # the Python type that grew most
+    type_objects: int = 0  # how many there are now
+    type_objects_grown: int = 0
+    holder: str = ""  # the path that holds most of them
+    retained_bytes: int = 0  # what the allocator keeps free now
+    trim_bytes: Optional[int] = None  # estimate: what malloc_trim() would return; None: not known
+
+
+@dataclass(frozen=True)
 class VerdictChange:
     """A subject's verdict became another one."""
 
@@ -129,3 +160,16 @@ class VerdictChange:
     subject: Subject
     before: Optional[Verdict]  # None: first verdict
     now: Judgement
+    finding: Optional[Finding] = None  # if the kind is known already
+    sites: tuple[Site, ...] = ()  # largest share first; () while none is known
+
+
+@dataclass(frozen=True)
+class NewFinding:
+    """A kind became known or another one, or sites were audited, while the verdict stayed."""
+
+    time_s: float
+    subject: Subject
+    now: Judgement
+    finding: Finding
+    sites: tuple[Site, ...] = ()

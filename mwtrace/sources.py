@@ -30,6 +30,9 @@ class Source(Protocol):
     @property
     def words(self) -> str: ...
 
+    @property
+    def has_bpf(self) -> bool: ...
+
     def tick(self, time_s: float) -> Table: ...
 
     def wait(self, until_s: float) -> bool:
@@ -50,6 +53,7 @@ class BpfSource:
     """The task iterator on each tick, and exec, exit and OOM events in between."""
 
     words = "BPF"
+    has_bpf = True
 
     def __init__(self, engine: Engine, aggregator: Aggregator) -> None:
         self._aggregator = aggregator
@@ -95,6 +99,8 @@ def _reserve() -> int:
 
 class ProcSource:
     """stat and status of every process on each tick; what ends or execs in between is not seen."""
+
+    has_bpf = False
 
     def __init__(
         self,

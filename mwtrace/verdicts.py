@@ -8,16 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from mwtrace.aggregator import Row, Table
+from mwtrace.judge import excuse
 from mwtrace.judge.trend import Thresholds
 from mwtrace.judge.verdict import Memory, judge, of_service, with_limit
-from mwtrace.model import Judgement, Limit, ProcessId, Subject, SubjectId, Verdict, VerdictChange
+from mwtrace.model import (
+    Finding,
+    Judgement,
+    Limit,
+    NewFinding,
+    ProcessId,
+    Site,
+    Subject,
+    SubjectId,
+    Verdict,
+    VerdictChange,
+)
 
 # By the aggregator's service id; None if nobody has it.
 FindSubject = Callable[[int], Optional[SubjectId]]
 FindLimit = Callable[[int], Optional[Limit]]  # by the pid of the largest process
+FindFinding = Callable[[ProcessId], Optional[Finding]]
+FindSites = Callable[[ProcessId], tuple[Site, ...]]
+
+
+class _Member(NamedTuple):
+    """A process of a service that is not steady."""
+
+    process: ProcessId
+    judgement: Judgement  # in the light of the finding
+    finding: Optional[Finding]
 
 
 @dataclass
@@ -28,6 +50,10 @@ class Standing:
     judgement: Judgement
     told: Optional[Verdict] = None
     is_gone: bool = False  # it has no process at present
+    finding: Optional[Finding] = None  # of the worst process of which one is known
+    sites: tuple[Site, ...] = ()  # of its worst process
+    told_kind: Optional[str] = None
+    told_known_by: str = ""
 
 
 class Verdicts:
@@ -39,21 +65,27 @@ class Verdicts:
         find_subject: FindSubject,
         find_limit: FindLimit,
         is_alive: Callable[[ProcessId], bool],
+        find_finding: FindFinding = lambda process: None,
+        find_sites: FindSites = lambda process: (),
     ) -> None:
         self._thresholds = thresholds
         self._find_subject = find_subject
         self._find_limit = find_limit
         self._is_alive = is_alive
+        self._find_finding = find_finding
+        self._find_sites = find_sites
         self._services: dict[int, Memory] = {}
         # Only of processes that were rising: a steady one needs none.
         self._processes: dict[ProcessId, tuple[int, Subject, Memory]] = {}
         self.standings: dict[int, Standing] = {}  # by service id
+        self.new_findings: list[NewFinding] = []  # of the last update, besides its changes
 
     def update(self, table: Table, boot_offset_s: float) -> list[VerdictChange]:
         """Judge all rows; boot_offset_s is CLOCK_BOOTTIME minus CLOCK_MONOTONIC.
 
         Returns the services whose verdict became another one, worst first.
         """
+        self.new_findings = []
         services: list[Row] = []
         risen: set[ProcessId] = set()
         for row in table.rows:
@@ -67,9 +99,9 @@ class Verdicts:
                 risen.add(row.process)
                 self._judge_process(row, row.process, table.time_s, boot_offset_s)
         self._cool(risen, table.time_s)
-        members: dict[int, list[Judgement]] = {}
-        for service_id, _, memory in self._processes.values():
-            members.setdefault(service_id, []).append(memory.judgement)
+        members: dict[int, list[_Member]] = {}
+        for process, (service_id, _, memory) in self._processes.items():
+            members.setdefault(service_id, []).append(self._member(process, memory.judgement))
         subjects = {
             service_id: replace(standing.subject, time_s=table.time_s, levels=())
             for service_id, standing in self.standings.items()
@@ -106,6 +138,16 @@ class Verdicts:
             if owner == service_id and memory.judgement.verdict >= Verdict.GROWING:
                 yield process, memory.judgement
 
+    def suspects(self) -> Iterator[tuple[Subject, Judgement]]:
+        """Yield all processes that grow or leak, as their memory alone says."""
+        for _, subject, memory in self._processes.values():
+            if memory.judgement.verdict >= Verdict.GROWING:
+                yield subject, memory.judgement
+
+    def _member(self, process: ProcessId, judgement: Judgement) -> _Member:
+        finding = self._find_finding(process) if judgement.verdict >= Verdict.GROWING else None
+        return _Member(process, excuse.with_finding(judgement, finding), finding)
+
     def _judge_process(
         self, row: Row, process: ProcessId, time_s: float, boot_offset_s: float
     ) -> None:
@@ -128,21 +170,44 @@ class Verdicts:
                 self._processes[process] = (service_id, subject, memory)
 
     def _judge_service(
-        self, service_id: int, subject: Subject, members: list[Judgement]
+        self, service_id: int, subject: Subject, members: list[_Member]
     ) -> list[VerdictChange]:
         memory = judge(subject, self._services.get(service_id), self._thresholds)
         self._services[service_id] = memory
-        judgement = of_service(memory.judgement, members)
+        excused = [m.judgement for m in members if m.finding and not m.finding.is_leak]
+        own = excuse.of_sum(memory.judgement, excused)
+        judgement = of_service(own, [member.judgement for member in members])
         if judgement.verdict >= Verdict.WARMING_UP:
             judgement = with_limit(judgement, self._find_limit(subject.largest_pid))
         standing = self.standings.get(service_id)
         if standing is None:
             standing = self.standings[service_id] = Standing(subject, judgement)
         standing.subject, standing.judgement, standing.is_gone = subject, judgement, False
-        if standing.told is judgement.verdict:
+        guilty = members if judgement.verdict >= Verdict.GROWING else []
+        finding, sites = _worst_finding(guilty), self._worst_sites(guilty)
+        known_by = sites[0].known_by if sites else ""
+        is_news = (finding.kind if finding else None) != standing.told_kind or (
+            known_by != standing.told_known_by
+        )
+        standing.finding, standing.sites = finding, sites
+        if standing.told is not judgement.verdict:
+            before, standing.told = standing.told, judgement.verdict
+            told = [VerdictChange(subject.time_s, subject, before, judgement, finding, sites)]
+        elif is_news and finding is not None:
+            news = NewFinding(subject.time_s, subject, judgement, finding, sites)
+            self.new_findings.append(news)
+            told = []
+        else:
             return []
-        before, standing.told = standing.told, judgement.verdict
-        return [VerdictChange(subject.time_s, subject, before, judgement)]
+        standing.told_kind = finding.kind if finding else None
+        standing.told_known_by = known_by
+        return told
+
+    def _worst_sites(self, members: list[_Member]) -> tuple[Site, ...]:
+        for member in sorted(members, key=_badness, reverse=True):
+            if sites := self._find_sites(member.process):
+                return sites
+        return ()
 
     def _subject(self, row: Row, time_s: float, boot_offset_s: float) -> Optional[Subject]:
         identity = self._find_subject(row.service_id)
@@ -164,3 +229,12 @@ class Verdicts:
             cgroup_id=row.cgroup_id,
             levels=row.levels,
         )
+
+
+def _worst_finding(members: list[_Member]) -> Optional[Finding]:
+    known = [member for member in members if member.finding is not None]
+    return max(known, key=_badness).finding if known else None
+
+
+def _badness(member: _Member) -> tuple[int, float]:
+    return (member.judgement.verdict, member.judgement.slope_bytes_per_second or 0.0)

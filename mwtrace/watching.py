@@ -170,7 +170,11 @@ def _show_once(daemon: Daemon, services: Sequence[str], as_json: bool) -> None:
     if as_json:
         for standing in standings(daemon, is_wanted).values():
             told = VerdictChange(
-                standing.subject.time_s, standing.subject, None, standing.judgement
+                standing.subject.time_s,
+                standing.subject,
+                None,
+                standing.judgement,
+                standing.finding,
             )
             print(json_line(told, anchor()))
         return

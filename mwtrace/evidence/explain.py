@@ -59,10 +59,12 @@ class Explanation:
         return private_bytes(self.parts)
 
 
-def explain_process(pid: int, with_holders: bool = True, budget_s: float = BUDGET_S) -> Explanation:
+def explain_process(
+    pid: int, with_holders: bool = True, budget: Budget | None = None
+) -> Explanation:
     """Read a process and say what its memory is made of."""
     began_s = time.monotonic()
-    budget = Budget(budget_s)
+    budget = budget or Budget(BUDGET_S)
     for attempt in range(ATTEMPTS):
         with Image(pid) as image:
             try:

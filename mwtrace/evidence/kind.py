@@ -16,7 +16,7 @@ class Kind(enum.Enum):
     """What grows, in the words of the verdict."""
 
     PYTHON_OBJECTS = "python-objects"
-    MISSING_DECREF = "python-objects, counted but not held"
+    MISSING_DECREF = "missing-decref"  # Python objects, counted but not held
     NATIVE_LIVE = "native-live"
     ALLOCATOR_RETAINED = "allocator-retained"
     MMAP = "mmap"

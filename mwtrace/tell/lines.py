@@ -12,7 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mwtrace.model import Judgement, Limit, ProcessId, Service, Subject, Verdict, VerdictChange
+from mwtrace.model import (
+    Finding,
+    Judgement,
+    Limit,
+    NewFinding,
+    ProcessId,
+    Service,
+    Subject,
+    Verdict,
+    VerdictChange,
+)
 from mwtrace.tell.cells import printable
 from mwtrace.tell.losses import nonzero
 from mwtrace.tell.units import (
@@ -32,14 +42,55 @@ def text_line(change: VerdictChange, anchor: WallAnchor | None, unicode: bool = 
     ``LEAKING orders.service (pid 4711): +1.02 MiB/s [0.98, 1.05] for 3 min, ...``
     """
     judgement = change.now
-    facts = [_growth(change)] if judgement.verdict >= Verdict.WARMING_UP else _calm(change)
+    facts = [_growth(change.time_s, judgement)]
+    if judgement.verdict < Verdict.WARMING_UP:
+        facts = _calm(change)
     facts.append(f"{format_bytes(change.subject.private_bytes)} private{_grown(judgement)}")
     if judgement.verdict >= Verdict.GROWING:
         facts.append(_fate(judgement, unicode))
     who = _who(change.subject, unicode)
-    conclusion = _conclusion(judgement, unicode)
+    conclusion = _conclusion(judgement, change.finding, unicode)
     line = f"{judgement.verdict.words.upper()} {who}: {', '.join(facts)}{conclusion}"
+    if change.finding is not None:
+        line += f"; {finding_words(change.finding, unicode)}"
+    line += _allocated(change.sites, unicode)
     return f"{line} [{iso_utc(anchor.unix(change.time_s)) or '?'}]" if anchor else line
+
+
+def finding_line(news: NewFinding, anchor: WallAnchor | None, unicode: bool = True) -> str:
+    """One line for a kind that became known after the verdict was told.
+
+    ``FOUND orders.service (pid 4711), leaking: python-objects, 94% of the growth, ...``
+    """
+    verdict = news.now.verdict.words
+    who = f"{_who(news.subject, unicode)}, {verdict}"
+    line = f"FOUND {who}: {finding_words(news.finding, unicode)}{_allocated(news.sites, unicode)}"
+    return f"{line} [{iso_utc(anchor.unix(news.time_s)) or '?'}]" if anchor else line
+
+
+def finding_words(finding: Finding, unicode: bool = True) -> str:
+    """What grows, by how much, and what to do about it."""
+    facts = [
+        f"{printable(finding.kind, unicode)}: {printable(finding.why, unicode)}",
+        f"+{format_bytes(finding.grown_bytes)} in {format_duration(finding.window_s)}",
+    ]
+    if finding.type_objects_grown > 0:
+        name = printable(finding.type_name, unicode)
+        facts.append(f"+{finding.type_objects_grown:,} {name} ({finding.type_objects:,} now)")
+    if not finding.is_leak:
+        trim = "" if finding.trim_bytes is None else f" of {format_bytes(finding.retained_bytes)}"
+        if trim:
+            facts.append(
+                f"malloc_trim() would return about {format_bytes(finding.trim_bytes or 0)}{trim}"
+                " kept free (estimate)"
+            )
+    return f"{', '.join(facts)}. {printable(finding.advice, unicode)}"
+
+
+def site_words(site: Site, unicode: bool = True) -> str:
+    """``94% allocated in orders/app.py:remember (line 31), by audited survivors``."""
+    place = printable(site.place, unicode) or "?"
+    return f"{100 * site.share:.0f}% allocated in {place}, by {printable(site.known_by, unicode)}"
 
 
 def json_object(change: VerdictChange, anchor: WallAnchor) -> dict[str, Any]:
@@ -75,7 +126,63 @@ def json_object(change: VerdictChange, anchor: WallAnchor) -> dict[str, Any]:
         "shmem_bytes": subject.shmem_bytes,
         "total_vm_bytes": subject.total_vm_bytes,
         "why": _unicode(judgement.why),
+        "finding": finding_object(change.finding, anchor) if change.finding else None,
+        "sites": _site_objects(change.sites),
     }
+
+
+def finding_object(finding: Finding, anchor: WallAnchor) -> dict[str, Any]:
+    """What was found, as it stands under ``finding`` in ``docs/json.md``."""
+    return {
+        "found": iso_utc(anchor.unix(finding.time_s)),
+        "found_pid": finding.process.pid,
+        "found_process_start_s": finding.process.start_time_ns / 1e9,
+        "kind": finding.kind,
+        "is_leak": finding.is_leak,
+        "grown_between_bytes": finding.grown_bytes,
+        "readings_apart_s": _finite(finding.window_s),
+        "grown_by_kind": dict(finding.grown_by_kind),
+        "reason": _unicode(finding.why),
+        "advice": _unicode(finding.advice),
+        "type": _unicode(finding.type_name) or None,
+        "type_objects": finding.type_objects if finding.type_name else None,
+        "type_objects_grown": finding.type_objects_grown if finding.type_name else None,
+        "holder": _unicode(finding.holder) or None,
+        "retained_bytes": finding.retained_bytes,
+        "trim_estimate_bytes": finding.trim_bytes,
+    }
+
+
+def _site_objects(sites: Sequence[Site]) -> list[dict[str, Any]]:
+    return [
+        {
+            "place": _unicode(site.place),
+            "frames": [_unicode(frame) for frame in site.frames],
+            "share": _finite(site.share),
+            "known_by": _unicode(site.known_by),
+        }
+        for site in sites
+    ]
+
+
+def _allocated(sites: Sequence[Site], unicode: bool) -> str:
+    return "".join(f"; {site_words(site, unicode)}" for site in sites[:_SITES_SHOWN_MAX])
+
+
+# Of a verdict's keys, those that a finding repeats.
+_FINDING_KEYS = (
+    *("schema_version", "event", "time", "service", "service_kind", "pid", "process_start_s"),
+    *("process_count", "largest_pid", "verdict", "private_bytes", "finding", "sites"),
+)
+
+
+def finding_json_line(news: NewFinding, anchor: WallAnchor) -> str:
+    """A kind that became known after the verdict was told, as one object on one line."""
+    change = VerdictChange(
+        news.time_s, news.subject, None, news.now, news.finding, news.sites
+    )
+    told = json_object(change, anchor)
+    return _dumps({**{key: told[key] for key in _FINDING_KEYS}, "event": "finding"})
 
 
 def json_line(change: VerdictChange, anchor: WallAnchor) -> str:
@@ -142,9 +249,12 @@ class Totals:
     leaking: tuple[str, ...]  # names of services that leak at the end, worst first
     blind: tuple[str, ...] = ()  # what could not be seen at all, in words
     has_ended: bool = False  # the watch is over because all that was watched is
+    findings: tuple[tuple[str, Finding], ...] = ()  # with the service's name, worst first
 
 
 _NAMES_SHOWN_MAX = 5
+_FINDINGS_SHOWN_MAX = 20
+_SITES_SHOWN_MAX = 3
 
 
 def summary(totals: Totals, unicode: bool = True) -> list[str]:
@@ -168,6 +278,9 @@ def summary(totals: Totals, unicode: bool = True) -> list[str]:
         f"{totals.changes_total:,} verdict changes",
         f"services at the end: {', '.join(by_verdict) or 'none judged'}",
     ]
+    for name, finding in totals.findings[:_FINDINGS_SHOWN_MAX]:
+        who = f"{printable(name, unicode)} (pid {finding.process.pid})"
+        lines.append(f"found: {who}: {finding_words(finding, unicode)}")
     losses = nonzero(totals.counters)
     for lost, loss in losses:
         head = "lost" if loss.weakens_verdicts else "note"
@@ -209,9 +322,8 @@ def _who(subject: Subject, unicode: bool) -> str:
     return f"{name} ({subject.process_count:,} processes{largest})"
 
 
-def _growth(change: VerdictChange) -> str:
-    judgement = change.now
-    duration = f"for {format_duration(max(0.0, change.time_s - judgement.since_s))}"
+def _growth(time_s: float, judgement: Judgement) -> str:
+    duration = f"for {format_duration(max(0.0, time_s - judgement.since_s))}"
     if judgement.slope_bytes_per_second is None:
         return f"grows {duration}"
     slope = format_slope_interval(
@@ -254,11 +366,13 @@ def _limit_words(limit: Limit, unicode: bool) -> str:
 
 
 # A verdict is an inference; what was measured stands before it.
-def _conclusion(judgement: Judgement, unicode: bool) -> str:
+def _conclusion(judgement: Judgement, finding: Finding | None, unicode: bool) -> str:
     head = {
         Verdict.LEAKING: "growth consistent with a leak",
         Verdict.GROWING: "not yet called a leak",
     }.get(judgement.verdict)
+    if finding is not None and not finding.is_leak:
+        head = "not called a leak"
     tail = ": ".join(words for words in (head, printable(judgement.why, unicode)) if words)
     return f"; {tail}" if tail else ""
 

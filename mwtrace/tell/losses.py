@@ -31,6 +31,7 @@ SEEN = frozenset(
         "pid_reused_total",
         "process_count",
         "service_count",
+        "readings_total",
     }
 )
 
@@ -87,6 +88,16 @@ LOSSES: Mapping[str, Loss] = {
     "events_refused_total": Loss(
         "lifecycle events refused",
         "they were not what the BPF programs should send: please report this as a bug",
+    ),
+    "readings_refused_total": Loss(
+        "readings put off",
+        "an hour's allowance was used up, or too many waited: some kinds were found later",
+        weakens_verdicts=False,
+    ),
+    "readings_unreadable_total": Loss(
+        "suspects unreadable",
+        "their memory could not be read, or not in time: of those no kind is told",
+        weakens_verdicts=False,
     ),
     "events_unmatched_total": Loss(
         "events of unseen processes",

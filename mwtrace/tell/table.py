@@ -7,7 +7,7 @@ wide, how high and in which style.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Callable, NamedTuple
 
 from mwtrace.model import Verdict
@@ -42,27 +42,40 @@ class _Column(NamedTuple):
     cell: Callable[[Row, View, Style], str]
 
 
+# In so few letters that the column costs little.
+_KINDS = {
+    "python-objects": "python",
+    "missing-decref": "decref",
+    "native-live": "native",
+    "allocator-retained": "kept",
+    "stacks/threads": "threads",
+}
+
 _NAME_CELLS_MIN = 20
 _NAME_CELLS_MAX = 60
 _HISTORY_CELLS_MAX = 60  # a level of a history has no more samples
 
 _HISTORY_TITLE = "HISTORY"
+_KIND_TITLE = "KIND"
 
 # In the order they stand in, behind the name.
 _COLUMNS = (
-    _Column("PROCS", 5, True, 6, 22, lambda row, *_: str(row.process_count)),
+    _Column("PROCS", 5, True, 7, 22, lambda row, *_: str(row.process_count)),
     _Column("PRIVATE", 8, True, 2, 20, lambda row, *_: format_bytes(row.private_bytes)),
     _Column("SLOPE", 11, True, 1, 15, lambda row, *_: _slope(row)),
     _Column("VERDICT", 10, False, 0, 8, lambda row, *_: _verdict(row)),
+    _Column(_KIND_TITLE, 8, False, 5, 16, lambda row, *_: _KINDS.get(row.kind, row.kind) or "-"),
     _Column("SINCE", 6, True, 4, 20, lambda row, view, style: _since(row, view, style)),
     _Column("LIMIT IN", 8, True, 3, 16, lambda row, *_: _forecast(row)),
-    _Column(_HISTORY_TITLE, 8, False, 5, 16, lambda *_: ""),  # drawn as wide as there is room
+    _Column(_HISTORY_TITLE, 8, False, 6, 16, lambda *_: ""),  # drawn as wide as there is room
 )
 
 
 def _table(rows: Sequence[Row], view: View, width: int, room: int, style: Style) -> list[str]:
     names = [row.title(style) for row in rows]
-    columns, name_cells = _layout(width, max(map(width_cells, [*names, "SERVICE"])))
+    # A column of nothing but dashes would cost the past its room.
+    unused = set() if any(row.kind for row in rows) else {_KIND_TITLE}
+    columns, name_cells = _layout(width, max(map(width_cells, [*names, "SERVICE"])), unused)
     titles = [pad(clip("SERVICE", name_cells, style.unicode), name_cells)]
     titles += [pad(column.title, column.width, column.is_right) for column in columns]
     shown = len(rows) if len(rows) <= room else room - 1
@@ -83,12 +96,14 @@ def _table(rows: Sequence[Row], view: View, width: int, room: int, style: Style)
 
 
 # Which columns there is room for, and how wide the name and the history may be.
-def _layout(width: int, longest_name_cells: int) -> tuple[list[_Column], int]:
+def _layout(
+    width: int, longest_name_cells: int, unused: Collection[str]
+) -> tuple[list[_Column], int]:
     name_cells = width
     chosen: list[_Column] = []
     for column in sorted(_COLUMNS, key=lambda column: column.rank):
         left = name_cells - column.width - 1
-        if left >= column.name_cells_min:
+        if column.title not in unused and left >= column.name_cells_min:
             chosen.append(column)
             name_cells = left
     chosen.sort(key=_COLUMNS.index)

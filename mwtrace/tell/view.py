@@ -37,6 +37,7 @@ class Row:
     forecast_s: float | None = None  # from the view's time on
     limit_bytes: int | None = None
     history: tuple[float, ...] = ()  # private bytes, oldest first
+    kind: str = ""  # of what grows, a word of evidence.kind.Kind; "" if it is not known
 
     def title(self, style: Style) -> str:
         """The name made safe, with the pid if this is a process."""

@@ -25,6 +25,7 @@ FLOOR = {
     "probes": 3,  # which functions to probe is asked of host's ELF facts
     "aggregator": 2,
     "tracer": 2,
+    "escalation": 4,
     "registry": 4,
     "sources": 4,
     "verdicts": 4,

@@ -299,7 +299,8 @@ def kernel_losses() -> list[str]:
 
 
 def python_losses() -> set[str]:
-    modules = [ROOT / "mwtrace" / f"{name}.py" for name in ("daemon", "sources")]
+    rooms = ("daemon", "sources", "escalation/cases")
+    modules = [ROOT / "mwtrace" / f"{name}.py" for name in rooms]
     return {name for path in modules for name in re.findall(r'"(\w+_total)"', path.read_text())}
 
 
