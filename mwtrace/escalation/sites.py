@@ -1,4 +1,4 @@
-"""Where a suspect allocates: growth sampling for all of them at once, then windows on those that leak.
+"""Where a suspect allocates: growth sampling for all of them, then windows on those that leak.
 
 One thread does both, so that no tick waits for a stack or an audit; it begins with the first
 suspect and ends with the last, and everything it loads comes and goes with it. Windows are opened

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from mwtrace.model import (
     NewFinding,
     ProcessId,
     Service,
+    Site,
     Subject,
     Verdict,
     VerdictChange,
@@ -178,9 +179,7 @@ _FINDING_KEYS = (
 
 def finding_json_line(news: NewFinding, anchor: WallAnchor) -> str:
     """A kind that became known after the verdict was told, as one object on one line."""
-    change = VerdictChange(
-        news.time_s, news.subject, None, news.now, news.finding, news.sites
-    )
+    change = VerdictChange(news.time_s, news.subject, None, news.now, news.finding, news.sites)
     told = json_object(change, anchor)
     return _dumps({**{key: told[key] for key in _FINDING_KEYS}, "event": "finding"})
 

@@ -259,9 +259,7 @@ def _places(profile: Profile) -> tuple[PlaceShare, ...]:
     return tuple(sorted(found, key=lambda share: -share.bytes_per_second))
 
 
-def _conclusion(
-    measured: Measured, places: tuple[PlaceShare, ...], is_growing: bool
-) -> str:
+def _conclusion(measured: Measured, places: tuple[PlaceShare, ...], is_growing: bool) -> str:
     growth = measured.growth_bytes_per_second
     if growth is None:
         return "too short to say whether its memory grows"

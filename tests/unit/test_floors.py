@@ -25,18 +25,19 @@ FLOOR = {
     "probes": 3,  # which functions to probe is asked of host's ELF facts
     "aggregator": 2,
     "tracer": 2,
-    "escalation": 4,
+    "escalation": 6,
     "registry": 4,
     "sources": 4,
     "verdicts": 4,
     "tell": 4,
-    "daemon": 5,
-    "replay": 5,
-    "trials": 5,
-    "console": 6,
-    "watching": 7,
-    "cli": 8,
-    "__main__": 9,
+    "daemon": 7,
+    "replay": 7,
+    "trials": 7,
+    "console": 8,
+    "watching": 9,
+    "cli": 10,
+    "__main__": 11,
+    "tracing": 5,  # reports as profiles, so it is above tell
 }
 # Rooms that may know less than their floor allows.
 ONLY = {"judge": {"model"}, "model": set(), "errors": set()}
