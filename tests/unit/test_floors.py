@@ -28,13 +28,14 @@ FLOOR = {
     "sources": 4,
     "verdicts": 4,
     "tell": 4,
-    "daemon": 5,
-    "replay": 5,
-    "trials": 5,
-    "console": 6,
-    "watching": 7,
-    "cli": 8,
-    "__main__": 9,
+    "tracing": 5,
+    "daemon": 6,
+    "replay": 6,
+    "trials": 6,
+    "console": 7,
+    "watching": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 # Rooms that may know less than their floor allows.
 ONLY = {"judge": {"model"}, "model": set(), "errors": set()}

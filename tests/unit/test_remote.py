@@ -11,8 +11,8 @@ import pytest
 
 from mwtrace.capi import ffi, lib
 from mwtrace.cpython.images import Symbols, images
-from mwtrace.host.mappings import read_mappings
 from mwtrace.errors import ProcessGone
+from mwtrace.host.mappings import read_mappings
 from mwtrace.remote import RANGES_MAX, RemoteMemory, UnreadableMemory
 
 PAGE = mmap.PAGESIZE
