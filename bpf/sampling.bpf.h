@@ -101,6 +101,8 @@ static __always_inline bool is_sampled(struct hit *hit, uint64_t size_bytes)
 	int64_t size = size_bytes ? (int64_t)size_bytes : 1;
 	int64_t left = hit->counts->until_sample_bytes;
 
+	if (hit->target->flags & MW_TARGET_QUIET)
+		return false;
 	if (!interval || size < 0)
 		return true;
 	if (!left)

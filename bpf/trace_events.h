@@ -148,7 +148,8 @@ enum mw_target_flag {
 	MW_TARGET_LAYERED = 4, /* probes sit in more than one layer: look for nested calls */
 	MW_TARGET_NATIVE_STACKS = 8,
 	MW_TARGET_PYTHON_STACKS = 16,
-	MW_TARGET_MAPS = 32, /* tell mmap, munmap, mremap, brk */
+	MW_TARGET_MAPS = 32,  /* tell mmap, munmap, mremap, brk */
+	MW_TARGET_QUIET = 64, /* no new blocks; frees of those that were told are still told */
 };
 
 /* One traced process: map `targets`, key pid. */

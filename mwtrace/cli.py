@@ -184,8 +184,14 @@ def _given(ctx: click.Context) -> set[str]:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="The facts as JSON.")
-def doctor(as_json: bool) -> None:
+@click.option("--probes", type=click.IntRange(1), metavar="PID", help="Where its probes would sit.")
+def doctor(as_json: bool, probes: Optional[int]) -> None:
     """Say what this host and user can do, what is missing, and the remedy for each."""
+    if probes is not None:
+        from mwtrace.tracing.command import probes as table
+
+        click.echo(table(probes))
+        return
     from mwtrace.host import doctor
     from mwtrace.host.procfs import Host
     from mwtrace.trials import TRIALS
@@ -235,6 +241,54 @@ def replay(file: Path, as_json: bool) -> None:
 def demo(shape: str, rate: float, seconds: Optional[float]) -> None:
     """Run a program that leaks, or one that only looks as if it did."""
     run(shape, rate, seconds)
+
+
+@cli.command()
+@click.argument("subject", metavar="PID|SERVICE")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1.0, 86_400.0),
+    default=60.0,
+    show_default=True,
+    help="How long to trace.",
+)
+@click.option(
+    "--budget",
+    default="1%",
+    show_default=True,
+    help="Part of the process's time that probes may take.",
+)
+@click.option("--exact", is_flag=True, help="Every block and every free, whatever it costs.")
+@click.option("--growth-only", is_flag=True, help="No probe in the process: page faults only.")
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "collapsed", "pprof", "speedscope", "html"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Write there, not to the terminal.")
+def trace(
+    subject: str,
+    seconds: float,
+    budget: str,
+    exact: bool,
+    growth_only: bool,
+    output_format: str,
+    output: Optional[Path],
+) -> None:
+    """Name the code of one process whose memory grows, in Python and native frames.
+
+    \b
+    sudo mwtrace trace 4711
+    sudo mwtrace trace orders --seconds 120 --format html --output orders.html
+    """
+    from mwtrace.tracing.command import Format, Wish, parse_share, run
+
+    if exact and growth_only:
+        raise ConfigError("--exact and --growth-only exclude each other")
+    share = parse_share(budget)
+    run(Wish(subject, seconds, share, exact, growth_only, Format(output_format), output))
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:

@@ -211,5 +211,6 @@ def account(course: Course, host: Spending, seen: Seen) -> tuple[Course, Spendin
 def rest_s(course: Course, window: Window, budget: Budget) -> float:
     """How long to leave the target alone after a window, so that the next can be as long."""
     share = course.cost_share or 0.0
-    earned_after_s = window.duration_s * share * OVERRUN / budget.target_share
+    needed_s = window.duration_s * share * OVERRUN
+    earned_after_s = (needed_s - max(0.0, course.spending.saved_s)) / budget.target_share
     return min(max(earned_after_s, PERIOD_MIN_S), PERIOD_MAX_S)

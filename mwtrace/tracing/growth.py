@@ -20,7 +20,7 @@ from mwtrace.errors import ProcessError, ProcessGone
 from mwtrace.host.procfs import Host
 from mwtrace.model import ProcessId
 from mwtrace.probes.engine import Engine
-from mwtrace.tell.profile import Frame
+from mwtrace.tell.profile import Frame, ModuleMapping
 from mwtrace.tracer import Order, Tracer, TracerLimits
 from mwtrace.tracing.process import Growth, ProgramChanged, TracedProcess
 from mwtrace.tracing.symbolize import Modules
@@ -209,6 +209,11 @@ class GrowthSampler:
             watched.dropped,
             watched.ended,
         )
+
+    def modules(self, pid: int) -> tuple[ModuleMapping, ...]:
+        """The binaries of a watched process, for a profile."""
+        watched = self._watched.get(pid)
+        return watched.traced.symbolizer.modules() if watched else ()
 
     def close(self) -> None:
         """End all sampling and unload; a second call does nothing."""

@@ -20,7 +20,7 @@ from mwtrace.probes.calibration import assumed, calibrate
 from mwtrace.probes.engine import Engine
 from mwtrace.probes.governor import Budget, Prices, begin_host
 from mwtrace.probes.placer import Placer
-from mwtrace.probes.points import AttachPoint, Call
+from mwtrace.probes.points import AttachPoint
 from mwtrace.probes.safety import (
     Refusal,
     Severity,
@@ -104,10 +104,9 @@ class Probing:
         facts = read_target_facts(traced.pid)
         return refusals(facts, self._kernel, (os.getpid(),), traced.id.start_time_ns)
 
-    def look_at(self, traced: TracedProcess, closed: Sequence[Refusal], frees: bool) -> ProbePlan:
+    def look_at(self, traced: TracedProcess, closed: Sequence[Refusal]) -> ProbePlan:
         """Find and place the probes of a process; takes up to a second where files are new.
 
-        With ``frees``, or where the allocator cannot be read from outside, frees are probed too.
         Raises ProcessError if it has nothing that can be probed.
         """
         target = self._targets.look_at(traced.pid)
@@ -117,12 +116,7 @@ class Probing:
                 "Growth sampling (--growth-only) needs none.",
             )
         native, python = _layouts(traced, target)
-        frees = frees or native is Layout.OPAQUE
-        wanted = [
-            point
-            for point in target.points
-            if not point.is_covered and (frees or point.call is not Call.FREE)
-        ]
+        wanted = [point for point in target.points if not point.is_covered]
         placed = self._placer.place(follow_tails(traced.pid, self._placer.place(wanted)))
         # Left by a tracer that was killed while it attached: the kernel takes it away now.
         if any(_has_breakpoint(traced.pid, point) for point in placed):
@@ -133,7 +127,7 @@ class Probing:
         )
         return ProbePlan(
             tuple(placed),
-            _flags(traced, placed, closed, frees),
+            _flags(traced, placed, closed),
             self.costs.prices(placed),
             native,
             python,
@@ -141,10 +135,10 @@ class Probing:
             tuple(_remarks(traced, target, closed, native, is_inlined)),
         )
 
-    def places(self, pid: int) -> list[AttachPoint]:
-        """All that could be probed in a process, placed: for ``doctor``."""
-        points = [point for point in self._targets.look_at(pid).points if not point.is_covered]
-        return self._placer.place(follow_tails(pid, self._placer.place(points)))
+    def gc_source(self, pid: int) -> str:
+        """How the collections of a CPython could be watched, for ``doctor``."""
+        gc = self._targets.look_at(pid).gc
+        return gc.how if gc else "no CPython"
 
     def drain(self, timeout_s: float = 0.0) -> int:
         """Take what the programs sent, of all processes; waits for nothing unless told to."""
@@ -179,14 +173,10 @@ def _layouts(traced: TracedProcess, target: Target) -> tuple[Layout, Layout]:
     return native, Layout.PYMALLOC
 
 
-def _flags(
-    traced: TracedProcess, points: Sequence[AttachPoint], closed: Sequence[Refusal], frees: bool
-) -> int:
-    flags = 0
+def _flags(traced: TracedProcess, points: Sequence[AttachPoint], closed: Sequence[Refusal]) -> int:
+    flags: int = lib.MW_TARGET_FREES
     if len({point.layer for point in points}) > 1:
         flags |= lib.MW_TARGET_LAYERED
-    if frees:
-        flags |= lib.MW_TARGET_FREES
     if traced.runtime:
         flags |= lib.MW_TARGET_PYTHON_STACKS
     if all(refusal.severity is not Severity.WITHOUT_KERNEL_STACKS for refusal in closed):

@@ -10,7 +10,7 @@ touched again would count twice.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -86,6 +86,7 @@ class Measured:
 class TraceReport:
     profile: Profile
     places: tuple[PlaceShare, ...]  # worst first
+    growth_bytes_per_second: float | None  # of private memory, watched from outside
     conclusion: str  # one line
 
 
@@ -117,7 +118,29 @@ def conclude(
         growth if is_growing else None,
     )
     places = _places(profile)
-    return TraceReport(profile, places, _conclusion(measured, places, is_growing))
+    return TraceReport(profile, places, growth, _conclusion(growth, places))
+
+
+def renamed(report: TraceReport, names: Mapping[str, str]) -> TraceReport:
+    """The same report with other names for some functions: the demangled ones."""
+    if not names:
+        return report
+
+    def frame_of(frame: Frame) -> Frame:
+        return replace(frame, name=names.get(frame.name, frame.name))
+
+    sites = [
+        replace(site, frames=tuple(frame_of(frame) for frame in site.frames))
+        for site in report.profile.sites
+    ]
+    profile = replace(report.profile, sites=tuple(sites))
+    places = _places(profile)
+    return replace(
+        report,
+        profile=profile,
+        places=places,
+        conclusion=_conclusion(report.growth_bytes_per_second, places),
+    )
 
 
 def place_of(frames: Sequence[Frame]) -> Place:
@@ -259,11 +282,10 @@ def _places(profile: Profile) -> tuple[PlaceShare, ...]:
     return tuple(sorted(found, key=lambda share: -share.bytes_per_second))
 
 
-def _conclusion(measured: Measured, places: tuple[PlaceShare, ...], is_growing: bool) -> str:
-    growth = measured.growth_bytes_per_second
+def _conclusion(growth: float | None, places: tuple[PlaceShare, ...]) -> str:
     if growth is None:
         return "too short to say whether its memory grows"
-    if not is_growing:
+    if growth < GROWTH_MIN_BYTES_PER_SECOND:
         # Some part of the survivors will die yet, so nothing is blamed without growth.
         return f"its memory did not grow ({format_slope(growth)})"
     slope = format_slope(growth)

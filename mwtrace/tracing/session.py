@@ -5,21 +5,24 @@ for nothing but the attaching of probes (10 to 15 ms) and the reading of blocks 
 daemon can run it in its loop, and many of them. The budget is kept by the governor in C, whatever
 the loop does meanwhile.
 
-A block that lives when its window closes is not yet a leak. So each window is looked at twice:
-soon, to learn what its blocks contain, and when a good part of the trace lies behind it. What then
-still lives, divided by the windows' time, is a site's rate.
+A block that lives when its window closes is not yet a leak. So each window is looked at twice: at
+its end, while frees are still told, to learn what its blocks contain; and when a good part of the
+trace lies behind it. What then still lives, and is what it was, divided by the windows' time, is a
+site's rate. Frees must be told within a window, since only some blocks are: where a told block was
+freed and an untold one took its address, the first one would seem to live.
 """
 
 from __future__ import annotations
 
 import enum
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from mwtrace.errors import HostError, ProcessError, ProcessGone
 from mwtrace.model import ProcessId
-from mwtrace.probes.governor import Window, account, begin, plan, rest_s
+from mwtrace.probes.governor import SAVED_MAX_S, Spending, Window, account, begin, plan, rest_s
 from mwtrace.probes.safety import Refusal, Severity, may_probe
 from mwtrace.probes.windows import WindowEnd
 from mwtrace.tell.profile import Frame
@@ -29,6 +32,7 @@ from mwtrace.tracing.process import Growth, ProgramChanged, TracedProcess
 from mwtrace.tracing.windows import Closed, ProcessWindows
 
 POLL_S = 0.02  # while a window is open: how often the ring is emptied
+LATE_S = 0.3  # what detaching may take before it is waited for
 LOOK_S = 1.0  # identity, memory, thread lists
 AUDIT_S = 5.0  # survivors are looked at again, so that an exit does not take them along
 # A window counts when this part of the trace, and at least so much time, lies behind it.
@@ -67,6 +71,7 @@ class Facts(NamedTuple):
     why: str  # of waiting, or of the end
     windows: int
     cut_windows: int  # ended by their price
+    late_windows: int  # ended before their blocks were looked at: they do not count
     window_s: float  # in all
     spent_s: float  # of the target's time
     watched_s: float
@@ -85,7 +90,8 @@ class _Past:
 
     since_s: float
     until_s: float
-    duration_s: float  # without what the probes took of it
+    duration_s: float  # of sampling, without what the probes took of it
+    is_good: bool  # its blocks were looked at in time
     is_counted: bool = False
 
 
@@ -93,6 +99,7 @@ class _Past:
 class _Totals:
     windows: int = 0
     cut_windows: int = 0
+    late_windows: int = 0
     window_s: float = 0.0
     samples: int = 0
     interval_bytes: int = 0
@@ -120,7 +127,10 @@ class TraceSession:
         self.traced = TracedProcess(process, probing.host, probing.modules)
         _refuse_if_closed(self.traced, probing.gates(self.traced))
         self._growth = Growth()
-        self._course = begin(now_s, probing.budget)
+        self._windows_until_s = self.until_s if exact else now_s + seconds * (1 - RIPE_SHARE)
+        # The time in which no window is opened any more is paid for, too: spend that at first.
+        ahead_s = min(seconds, SAVED_MAX_S / 2) * RIPE_SHARE * probing.budget.target_share
+        self._course = replace(begin(now_s, probing.budget), spending=Spending(now_s, ahead_s))
         self._windows: ProcessWindows | None = None
         self._plan: ProbePlan | None = None
         self._planned: Window | None = None
@@ -130,7 +140,6 @@ class TraceSession:
         self._why = ""
         self._next_s = self._looked_s = self._audited_s = 0.0
         self._ended_s = 0.0
-        self._counts: dict[str, int] = {}  # the kernel's, since the first window
         self._cpu_s = self._began_cpu_s = _cpu_s(process.pid)
 
     @property
@@ -181,12 +190,13 @@ class TraceSession:
 
     def facts(self, now_s: float) -> Facts:
         totals = self._totals
-        counts = self._counts
+        counts: Mapping[str, int] = self._windows.counts if self._windows else {}
         return Facts(
             self._state,
             self._why,
             totals.windows,
             totals.cut_windows,
+            totals.late_windows,
             totals.window_s,
             self._course.spending.spent_s,
             (self._ended_s or now_s) - self.since_s,
@@ -212,9 +222,11 @@ class TraceSession:
         if now_s - self._looked_s >= LOOK_S:
             self._look(now_s)
         if self._windows is not None and self._windows.is_open:
+            if not self.exact and not self._windows.is_quiet and now_s >= self._windows.quiet_at_s:
+                self._look_first(now_s)
             closed = self._windows.poll()
-            if closed is None and now_s < self.until_s:
-                return min(now_s + POLL_S, self.until_s)
+            if closed is None and now_s < self.until_s + LATE_S:
+                return self._next_poll_s(now_s)
             self._take(closed or self._windows.end(), now_s)
         if now_s >= self.until_s:
             self._end(now_s, "")
@@ -225,6 +237,20 @@ class TraceSession:
             self._open(now_s)
         soon_s = now_s + POLL_S if self._state is State.OPEN else now_s + LOOK_S
         return min(soon_s, self.until_s, max(self._next_s, now_s + POLL_S))
+
+    def _next_poll_s(self, now_s: float) -> float:
+        assert self._windows is not None
+        next_s = now_s + POLL_S
+        if now_s < self._windows.quiet_at_s < next_s and not self._windows.is_quiet:
+            return self._windows.quiet_at_s
+        return next_s
+
+    def _look_first(self, now_s: float) -> None:
+        """Learn what the window's blocks contain, before one can be another unnoticed."""
+        assert self._windows is not None
+        if self._windows.quiet():
+            self._audit_range(self._windows.since_s, now_s + LATE_S, False)
+            self._windows.stop()
 
     def _introduce_threads(self) -> None:
         if self._probing.asks_for_threads(self.pid) and self.traced.runtime:
@@ -237,8 +263,6 @@ class TraceSession:
         if size_bytes is not None:
             self._growth.add(now_s, size_bytes)
         self._cpu_s = _cpu_s(self.pid) or self._cpu_s
-        if self._windows is not None:
-            self._counts = self._probing.unit.counts(self.pid)
         if self.exact:
             # Also the tick at which live bytes are sampled for slopes.
             self._resolve(Order.GROWTH, now_s)
@@ -250,7 +274,7 @@ class TraceSession:
             self._wait(now_s + RETRY_S, f"{gate.gate.value}: {gate.reason}")
             return
         if self._plan is None:
-            self._plan = self._probing.look_at(self.traced, closed, self.exact)
+            self._plan = self._probing.look_at(self.traced, closed)
             self._windows = ProcessWindows(self._probing, self.pid, self._plan)
             if self.traced.runtime:
                 self._probing.unit.introduce(self.traced.runtime)
@@ -264,8 +288,10 @@ class TraceSession:
                 assert wait is not None
                 self._wait(wait.until_s, wait.why)
                 return
-            left_s = max(self.until_s - now_s, POLL_S)
-            window = planned._replace(duration_s=min(planned.duration_s, left_s))
+            if now_s + planned.duration_s > self._windows_until_s and self._totals.windows:
+                self._wait(self.until_s, "what was allocated must grow old")
+                return
+            window = planned
         self._spend_until(now_s)
         self._windows.open(window, window.interval_bytes)
         self._planned = window
@@ -290,15 +316,15 @@ class TraceSession:
         totals.window_s += seen.duration_s
         totals.samples += seen.samples
         totals.interval_bytes = self._planned.interval_bytes
-        self._counts = self._probing.unit.counts(self.pid)
         self._wait(now_s + rest_s(self._course, self._planned, self._probing.budget), "")
         if self.exact:
             # Ended by something else than its time: go on, if the process does.
             self._next_s = now_s
         else:
-            self._audit_range(closed.since_s, closed.until_s, False)
-            duration_s = seen.duration_s * self._productive(seen.cost_s / seen.duration_s)
-            totals.past.append(_Past(closed.since_s, closed.until_s, duration_s))
+            duration_s = closed.sampled_s * self._productive(seen.cost_s / seen.duration_s)
+            past = _Past(closed.since_s, closed.until_s, duration_s, closed.was_quiet)
+            totals.past.append(past)
+            totals.late_windows += not closed.was_quiet
             self._resolve(Order.LIVE, now_s)
         if closed.end is WindowEnd.GONE:
             raise ProcessGone(f"process {self.pid} ended")
@@ -339,8 +365,11 @@ class TraceSession:
         """Look at the blocks of all windows that are old enough, again and again as they age."""
         self._audited_s = now_s
         ripe_s = max(RIPE_MIN_S, RIPE_SHARE * (now_s - self.since_s))
-        ripe = [past for past in self._totals.past if now_s - past.until_s >= ripe_s]
-        ripe += [past for past in self._totals.past if past.is_counted and past not in ripe]
+        ripe = [
+            past
+            for past in self._totals.past
+            if past.is_counted or (past.is_good and now_s - past.until_s >= ripe_s)
+        ]
         if not ripe:
             return
         self._audit_range(
@@ -370,7 +399,6 @@ class TraceSession:
             self._totals.samples += closed.seen.samples
             if self._planned:
                 self._totals.interval_bytes = self._planned.interval_bytes
-            self._counts = self._probing.unit.counts(self.pid)
             course, host = account(self._course, self._probing.spending, closed.seen)
             self._course, self._probing.spending = course, host
         if not why:
@@ -422,9 +450,13 @@ class TraceSession:
         return sites
 
     def _survivors(self, windows: list[_Past]) -> dict[int, tuple[int, int]]:
-        if not windows:
-            return {}
-        return self._probing.tracer.survivors(self.pid, windows[0].since_s, windows[-1].until_s)
+        found: dict[int, tuple[int, int]] = {}
+        for past in windows:
+            seen = self._probing.tracer.survivors(self.pid, past.since_s, past.until_s)
+            for site, (blocks, weight) in seen.items():
+                known = found.get(site, (0, 0))
+                found[site] = (known[0] + blocks, known[1] + weight)
+        return found
 
     def process_row(self) -> ProcessRow | None:
         """What the books say of the process as a whole; None if nothing was sampled."""

@@ -77,9 +77,14 @@ class TracingUnit:
             return
         if not self._free_slots:
             raise HostError(f"more than {lib.MW_TARGETS_MAX} processes are traced at once")
-        slot = self._slots[pid] = self._free_slots.pop()
+        self._slots[pid] = self._free_slots.pop()
+        self.clear_counts(pid)
+
+    def clear_counts(self, pid: int) -> None:
+        """Begin to count anew; also the sampler's countdown, which was drawn for one interval and
+        would be wrong for another. Only while no program runs for the process."""
         nothing = ffi.new("struct mw_target_counts[]", self._cpus)
-        self._write("target_counts", ffi.new("uint32_t *", slot), nothing)
+        self._write("target_counts", ffi.new("uint32_t *", self._slots[pid]), nothing)
 
     def slot(self, pid: int) -> int:
         return self._slots[pid]
@@ -112,7 +117,7 @@ class TracingUnit:
             self._write("python_threads", thread, state)
 
     def counts(self, pid: int) -> dict[str, int]:
-        """What was counted for a process since ``add()``, all CPUs together."""
+        """What was counted for a process since ``clear_counts()``, all CPUs together."""
         values = ffi.new("struct mw_target_counts[]", self._cpus)
         key = ffi.new("uint32_t *", self._slots[pid])
         check(lib.mw_bpf_map_read(self._loaded.maps["target_counts"], key, values), "read counts")
