@@ -158,6 +158,7 @@ class Daemon:
             self.verdicts.forget(service_id)
         self.registry.name(table.unnamed)
         boot_offset_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+        self.escalation.collect(time_s)
         changes = self.verdicts.update(table, boot_offset_s)
         self.escalation.follow(self.verdicts.suspects(), time_s)
         self.changes_total += len(changes)
