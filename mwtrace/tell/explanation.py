@@ -122,8 +122,10 @@ def holder_lines(holders: Holders, unicode: bool) -> Iterator[str]:
         yield f"  {told} of {holders.objects:,}: {printable(path.text, unicode)}"
     if holders.missing_decref:
         where = printable(holders.defined_in, unicode) or "native code that handles them"
+        kind = printable(holders.uncounted_type, unicode)
+        held = "are" if kind == name else f"are held by {kind} objects that are"
         yield (
-            f"  {holders.uncounted} of {holders.sampled} are counted higher than the references "
+            f"  {holders.uncounted} of {holders.sampled} {held} counted higher than the references "
             f"found: a missing DECREF in native code looks like this ({where})"
         )
 
