@@ -291,6 +291,59 @@ def trace(
     run(Wish(subject, seconds, share, exact, growth_only, Format(output_format), output))
 
 
+@cli.command()
+@click.argument("process", metavar="PID|SERVICE")
+@click.option("--json", "as_json", is_flag=True, help="All figures as JSON.")
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page.")
+@click.option("--no-holders", is_flag=True, help="Do not search who holds the largest class.")
+@click.option(
+    "--budget",
+    callback=_duration,
+    default="2m",
+    show_default=True,
+    metavar="TIME",
+    help="How long reading may take; what is not read by then is said.",
+)
+def explain(
+    process: str, as_json: bool, html: Optional[Path], no_holders: bool, budget: float
+) -> None:
+    """Say what a process's memory is made of; of a service, its largest process's."""
+    from mwtrace import looking
+
+    looking.explain(process, as_json, html, not no_holders, budget)
+
+
+@cli.command()
+@click.argument("process", metavar="PID|SERVICE")
+@click.option("--diff", is_flag=True, help="Count again and again; tell what grew, how fast.")
+@click.option(
+    "--every", callback=_duration, default="60s", show_default=True, help="Time between two counts."
+)
+@click.option("--count", type=click.IntRange(1), help="Stop after so many.  [default: never]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per count.")
+@click.option(
+    "--top", type=click.IntRange(1, 200), default=20, show_default=True, help="Types to tell."
+)
+def census(
+    process: str, diff: bool, every: float, count: Optional[int], as_json: bool, top: int
+) -> None:
+    """Count the live Python objects of a process by type, without stopping it."""
+    from mwtrace import looking
+
+    looking.census(process, every if diff else None, count, as_json, top)
+
+
+@cli.command()
+@click.argument("process", metavar="PID|SERVICE")
+@click.argument("type_name", metavar="TYPE")
+@click.option("--json", "as_json", is_flag=True, help="All paths as JSON.")
+def holders(process: str, type_name: str, as_json: bool) -> None:
+    """Say who holds the objects of a type: the paths that lead to them, and how many each."""
+    from mwtrace import looking
+
+    looking.holders(process, type_name, as_json)
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line; exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)

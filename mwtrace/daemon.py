@@ -170,6 +170,7 @@ class Daemon:
             self.verdicts.forget(service_id)
         self.registry.name(table.unnamed)
         boot_offset_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+        self.escalation.collect(time_s)
         changes = self.verdicts.update(table, boot_offset_s)
         suspects = list(self.verdicts.suspects())
         self.escalation.follow(suspects, time_s)

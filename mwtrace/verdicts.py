@@ -139,9 +139,9 @@ class Verdicts:
                 yield process, memory.judgement
 
     def suspects(self) -> Iterator[tuple[Subject, Judgement]]:
-        """Yield all processes that grow or leak, as their memory alone says."""
+        """Yield all processes that warm up, grow or leak, as their memory alone says."""
         for _, subject, memory in self._processes.values():
-            if memory.judgement.verdict >= Verdict.GROWING:
+            if memory.judgement.verdict >= Verdict.WARMING_UP:
                 yield subject, memory.judgement
 
     def _member(self, process: ProcessId, judgement: Judgement) -> _Member:

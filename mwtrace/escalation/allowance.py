@@ -44,11 +44,22 @@ class Allowance:
 
         One that is larger than a whole hour's bytes is made when nothing else was read.
         """
-        while self._spent and time_s - self._spent[0][0] >= _HOUR_S:
-            self._bytes -= self._spent.popleft()[1]
+        self._forget(time_s)
         if len(self._spent) >= self._limits.readings_per_hour:
             return False
         return self._bytes == 0 or self._bytes + size_bytes <= self._limits.bytes_per_hour
+
+    def is_ample(self, time_s: float) -> bool:
+        """Whether less than half of it was spent."""
+        self._forget(time_s)
+        return (
+            len(self._spent) < self._limits.readings_per_hour / 2
+            and self._bytes < self._limits.bytes_per_hour / 2
+        )
+
+    def _forget(self, time_s: float) -> None:
+        while self._spent and time_s - self._spent[0][0] >= _HOUR_S:
+            self._bytes -= self._spent.popleft()[1]
 
     def charge(self, time_s: float, size_bytes: int) -> None:
         self._spent.append((time_s, size_bytes))

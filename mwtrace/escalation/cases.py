@@ -1,7 +1,7 @@
-"""Which suspect is read when, and which finding stands: a case per growing process.
+"""Which suspect is read when, and which finding stands: a case per process that grows.
 
 Called from the loop at each tick; never waits. A case lives as long as its process is called
-growing or leaking, and its finding with it.
+warming up, growing or leaking, and its finding with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mwtrace.escalation.allowance import Allowance, ReadingLimits
 from mwtrace.escalation.reader import Job, Reader, Result
 from mwtrace.evidence.explain import Explanation
 from mwtrace.evidence.kind import GROWTH_MIN_BYTES
-from mwtrace.model import Finding, Judgement, ProcessId, Subject
+from mwtrace.model import Finding, Judgement, ProcessId, Subject, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -63,17 +63,20 @@ class Escalation:
             return None
         return case.finding
 
-    def follow(self, suspects: Iterable[tuple[Subject, Judgement]], time_s: float) -> None:
-        """Take what was read, and have read who is due. suspects grow or leak, each a process."""
+    def collect(self, time_s: float) -> None:
+        """Take what was read since the last tick."""
         self._time_s = time_s
         for result in self._reader.results():
             self._take(result, time_s)
+
+    def follow(self, suspects: Iterable[tuple[Subject, Judgement]], time_s: float) -> None:
+        """Have read who is due. suspects are processes that warm up, grow or leak."""
         # The worst first, where there is not enough for all.
         order = sorted(
             suspects, key=lambda s: (-s[1].verdict, -(s[1].slope_bytes_per_second or 0.0))
         )
         cases: dict[ProcessId, _Case] = {}
-        for subject, _ in order[: self._limits.cases_max]:
+        for subject, judgement in order[: self._limits.cases_max]:
             process = subject.id.process
             if process is None or process.pid == os.getpid():
                 continue
@@ -81,11 +84,17 @@ class Escalation:
                 next(self._numbers), time_s, window_s=self._limits.window_s
             )
             cases[process] = case
-            if self._is_due(case, subject, time_s):
+            if self._is_due(case, subject, judgement, time_s):
                 self._ask(case, process, subject, time_s)
         self._cases = cases
 
-    def _is_due(self, case: _Case, subject: Subject, time_s: float) -> bool:
+    def _is_due(self, case: _Case, subject: Subject, judgement: Judgement, time_s: float) -> bool:
+        # Who warms up is read once, if there is plenty to spare: should it turn out to leak, then
+        # the kind is told with that verdict, and what is no leak is never called one.
+        if judgement.verdict < Verdict.GROWING and (
+            case.reading is not None or not self._allowance.is_ample(time_s)
+        ):
+            return False
         if case.is_asked or time_s < case.next_s or not self._limits.readings_per_hour:
             return False
         if case.reading is None:

@@ -118,7 +118,7 @@ def _finding(
         threads=now.threads,
         retained_bytes=retained,
         trim_bytes=trim or 0,
-        type_name=named,
+        type_name=_blamed(grown, lead) or named,
         holder=holder,
         defined_in=lead.defined_in if lead else "",
     )
@@ -140,6 +140,11 @@ def _finding(
         retained_bytes=retained,
         trim_bytes=trim,
     )
+
+
+def _blamed(grown: Growth, lead: Holders | None) -> str:
+    """The type whose objects are counted as held: what grew may only be inside them."""
+    return lead.uncounted_type if lead and grown.kind is Kind.MISSING_DECREF else ""
 
 
 def _anon(now: Explanation) -> int:

@@ -1,11 +1,14 @@
 """Who holds the objects of a type: samples, followed level by level to a root.
 
 Wraps ``cext/holders.h``; what the paths look like is decided in ``paths``. A reference count higher
-than the references found in all readable memory is told as what it looks like: a missing DECREF.
+than the references found in all readable memory is told as what it looks like: a missing DECREF,
+of the object itself or of one that holds it.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,6 +42,7 @@ EDGES_PER_TARGET_MAX = 64
 IMMORTAL_MIN = 1 << 29
 # So many samples must be counted higher than what was found, to speak of a missing DECREF.
 DECREF_SHARE_MIN = 0.5
+_INTERPRETER = re.compile(r"/(?:lib)?python\d[\d.]*(?:\.so[\d.]*)?$")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Holders:
     sampled: int
     paths: tuple[Path, ...]  # most frequent first
     missing_decref: bool
-    uncounted: int  # samples whose count is higher than the references found
+    uncounted: int  # samples whose count, or their holder's, exceeds the references found
+    uncounted_type: str  # the type of most of those objects; "" if there are none
     defined_in: str  # the extension module that defines the type; "" for a class in Python
     levels: int
     level_s: tuple[float, ...]  # of the first pass, then of each level
@@ -122,8 +127,12 @@ class _Search:
             self.labels[address] = text(lib.mw_holders_label, self.c, address)
 
 
-def _follow(search: _Search) -> tuple[dict[int, list[Reference]], int]:
-    """Search upwards until every sample has reached a root, or nothing new is found."""
+def _follow(search: _Search) -> tuple[dict[int, list[Reference]], set[int], int]:
+    """Search upwards until every sample has reached a root, or nothing new is found.
+
+    Returns who refers to whom, who was asked for, and the levels it took.
+    """
+    asked: set[int] = set()
     edges: dict[int, list[Reference]] = {}
     visited = set(search.samples)
     frontier = list(search.samples)
@@ -131,6 +140,7 @@ def _follow(search: _Search) -> tuple[dict[int, list[Reference]], int]:
     while frontier and levels < LEVELS_MAX:
         found = search.references(frontier)
         levels += 1
+        asked.update(frontier)
         for ref in found:
             held_by = edges.setdefault(ref.target, [])
             if ref.owner != ref.target and len(held_by) < EDGES_PER_TARGET_MAX:
@@ -138,7 +148,36 @@ def _follow(search: _Search) -> tuple[dict[int, list[Reference]], int]:
         if search.totals()["stopped"]:
             break
         frontier = _next_frontier(search, edges, frontier, visited)
-    return edges, levels
+    return edges, asked, levels
+
+
+def _uncounted_type(
+    search: _Search, sample: int, edges: dict[int, list[Reference]], asked: set[int], own_type: str
+) -> str:
+    """The type of the first object from a sample upwards that is counted higher than it is held.
+
+    "" if there is none: the way ends at a root, in a cycle, or beyond what was asked for.
+    """
+    at, name = sample, own_type
+    seen: set[int] = set()
+    while at in asked and at not in seen:
+        seen.add(at)
+        refs = edges.get(at, ())
+        count = int(lib.mw_holders_count(search.c, at))
+        # Of one that many refer to, not all references were kept.
+        is_whole = len(refs) < EDGES_PER_TARGET_MAX
+        if is_whole and references_found([at], edges)[at] < count < IMMORTAL_MIN:
+            return name
+        above = next((ref for ref in refs if goes_on(ref)), None)
+        if above is None:
+            return ""
+        at, name = above.owner, above.owner_type
+    return ""
+
+
+def _foreign(path: str) -> str:
+    """A file that defines a type, but for the interpreter: it did not forget its own objects."""
+    return "" if _INTERPRETER.search(path) else path
 
 
 def _next_frontier(
@@ -172,20 +211,30 @@ def find_holders(
     search = _Search(image, interpreter, type_address, budget or Budget(BUDGET_S))
     try:
         name = search.type_name(type_address)
-        counts = {s: int(lib.mw_holders_count(search.c, s)) for s in search.samples}
-        edges, levels = _follow(search)
-        found = references_found(search.samples, edges)
-        uncounted = sum(found[s] < counts[s] < IMMORTAL_MIN for s in search.samples)
+        edges, asked, levels = _follow(search)
+        types = Counter(
+            _uncounted_type(search, sample, edges, asked, name) for sample in search.samples
+        )
+        direct = types[name]
+        uncounted = len(search.samples) - types.pop("", 0)
+        uncounted_type = types.most_common(1)[0][0] if types else ""
+        paths = cluster(search.samples, edges, search.labels, name)
+        enough = DECREF_SHARE_MIN * len(search.samples)
+        # What somebody holds besides is not leaked by its holder, whoever else holds that one.
+        held = sum(path.count for path in paths if path.is_python)
+        is_missing = direct > enough or (uncounted > enough and held < enough)
         totals = search.totals()
         return Holders(
             name,
             search.objects,
             len(search.samples),
-            tuple(cluster(search.samples, edges, search.labels, name)),
-            uncounted > DECREF_SHARE_MIN * len(search.samples)
-            and not totals["references_dropped_total"],
+            tuple(paths),
+            is_missing and not totals["references_dropped_total"],
             uncounted,
-            text(lib.mw_holders_type_file, search.c, type_address),
+            uncounted_type,
+            _foreign(text(lib.mw_holders_type_file, search.c, type_address))
+            if uncounted_type in ("", name)
+            else "",
             levels,
             tuple(search.level_s),
             not totals["stopped"],

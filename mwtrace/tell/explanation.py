@@ -47,7 +47,7 @@ def _lines(explanation: Explanation, name: str, unicode: bool) -> Iterator[str]:
         yield from _detail_lines(part, unicode)
     yield from _arena_lines(explanation)
     for holders in explanation.holders:
-        yield from _holder_lines(holders, unicode)
+        yield from holder_lines(holders, unicode)
     if explanation.notes:
         yield ""
         for note in explanation.notes:
@@ -112,7 +112,7 @@ def _arena_lines(explanation: Explanation) -> Iterator[str]:
         yield f"  and {len(largest) - _ARENAS_SHOWN} more arenas"
 
 
-def _holder_lines(holders: Holders, unicode: bool) -> Iterator[str]:
+def holder_lines(holders: Holders, unicode: bool) -> Iterator[str]:
     yield ""
     name = printable(holders.type_name, unicode)
     yield f"who holds {name} ({holders.objects:,} objects, {holders.sampled:,} followed)"
@@ -122,28 +122,30 @@ def _holder_lines(holders: Holders, unicode: bool) -> Iterator[str]:
         yield f"  {told} of {holders.objects:,}: {printable(path.text, unicode)}"
     if holders.missing_decref:
         where = printable(holders.defined_in, unicode) or "native code that handles them"
+        kind = printable(holders.uncounted_type, unicode)
+        held = "are" if kind == name else f"are held by {kind} objects that are"
         yield (
-            f"  {holders.uncounted} of {holders.sampled} are counted higher than the references "
+            f"  {holders.uncounted} of {holders.sampled} {held} counted higher than the references "
             f"found: a missing DECREF in native code looks like this ({where})"
         )
 
 
 def render_json(explanation: Explanation) -> str:
-    return json.dumps(_plain(explanation), indent=1)
+    return json.dumps(plain(explanation), indent=1)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Dataclasses and named tuples as objects, enumerations by their words."""
     if isinstance(value, enum.Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {key: _plain(item) for key, item in value._asdict().items()}
+        return {key: plain(item) for key, item in value._asdict().items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     return value
 
 

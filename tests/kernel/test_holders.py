@@ -63,6 +63,15 @@ def test_counts_higher_than_the_references_found_are_told_as_a_missing_decref(py
     assert holders.paths[0].text == "no holder found for __main__.Session"
 
 
+@pytest.mark.parametrize("python", interpreters())
+def test_what_lies_in_leaked_lists_is_told_as_a_missing_decref_of_lists(python):
+    holders = holders_of(python, "missing-decref-of-lists")
+    assert holders.missing_decref
+    assert holders.uncounted_type == "list"
+    assert holders.uncounted >= 0.95 * holders.sampled
+    assert holders.defined_in == ""  # that the interpreter defines lists is no hint
+
+
 def test_the_words_for_how_are_those_of_c():
     from mwtrace.capi import lib
 

@@ -10,10 +10,10 @@ typedef struct {
 } Record;
 
 static PyTypeObject RecordType = {
-	PyVarObject_HEAD_INIT(NULL, 0).tp_name = "forgetful.Record",
-	.tp_basicsize = sizeof(Record),
-	.tp_flags = Py_TPFLAGS_DEFAULT,
-	.tp_new = PyType_GenericNew,
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "forgetful.Record",
+    .tp_basicsize = sizeof(Record),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = PyType_GenericNew,
 };
 
 static PyObject *weigh(PyObject *module, PyObject *sequence)
@@ -36,15 +36,15 @@ static PyObject *weigh(PyObject *module, PyObject *sequence)
 }
 
 static PyMethodDef methods[] = {
-	{"weigh", weigh, METH_O, "The bytes of all items of a sequence."},
-	{NULL, NULL, 0, NULL},
+    {"weigh", weigh, METH_O, "The bytes of all items of a sequence."},
+    {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {
-	PyModuleDef_HEAD_INIT,
-	.m_name = "forgetful",
-	.m_size = -1,
-	.m_methods = methods,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "forgetful",
+    .m_size = -1,
+    .m_methods = methods,
 };
 
 PyMODINIT_FUNC PyInit_forgetful(void)
@@ -54,9 +54,8 @@ PyMODINIT_FUNC PyInit_forgetful(void)
 	if (PyType_Ready(&RecordType) < 0)
 		return NULL;
 	made = PyModule_Create(&module);
-	if (made && PyModule_AddObjectRef(made, "Record", (PyObject *)&RecordType) < 0) {
-		Py_DECREF(made);
-		return NULL;
-	}
+	Py_INCREF(&RecordType); /* the module takes it over */
+	if (made)
+		PyModule_AddObject(made, "Record", (PyObject *)&RecordType);
 	return made;
 }

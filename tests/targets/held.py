@@ -111,6 +111,10 @@ def hold(shape):
     elif shape == "missing-decref":
         for i in range(N):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(Session(i)))
+    elif shape == "missing-decref-of-lists":
+        for i in range(0, N, 10):
+            records = [Session(i + k) for k in range(10)]
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(records))
     else:
         raise SystemExit("unknown shape " + shape)
 

@@ -35,9 +35,11 @@ FLOOR = {
     "trials": 7,
     "console": 8,
     "watching": 9,
-    "cli": 10,
-    "__main__": 11,
+    "cli": 11,
+    "__main__": 12,
     "tracing": 5,  # reports as profiles, so it is above tell
+    "lookup": 9,
+    "looking": 10,
 }
 # Rooms that may know less than their floor allows.
 ONLY = {"judge": {"model"}, "model": set(), "errors": set()}

@@ -8,6 +8,7 @@ from mwtrace.aggregator import Aggregator, Limits, RecordBuffer, Table
 from mwtrace.capi import ffi, lib
 from mwtrace.judge.trend import MIB, Thresholds
 from mwtrace.model import (
+    Finding,
     Judgement,
     Limit,
     ProcessId,
@@ -48,8 +49,13 @@ class Watched:
         self.limits = limits or Limits(processes_max=64, services_max=32, unnamed_max=64)
         self.aggregator = Aggregator(self.limits)
         self.verdicts = Verdicts(
-            Thresholds(), self.subject_of, lambda pid: limit, self._aggregator_knows
+            Thresholds(),
+            self.subject_of,
+            lambda pid: limit,
+            self._aggregator_knows,
+            lambda process: self.findings.get(process),
         )
+        self.findings: dict[ProcessId, Finding] = {}  # as if they had been read
         self.time_s = BEGIN_S
         self.changes: list[VerdictChange] = []
         self._records = RecordBuffer(64)
