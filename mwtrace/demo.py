@@ -228,7 +228,7 @@ SHAPES: dict[str, Callable[[], Shape]] = {
 
 
 class _Stopping:
-    """No threading.Event: its lock, taken by a signal handler, may be held by who was interrupted."""
+    """No threading.Event: a handler would wait for a lock that the interrupted code holds."""
 
     is_asked = False
 
