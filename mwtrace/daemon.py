@@ -7,7 +7,6 @@ by ``stop()``, from a signal handler or another thread, or when the time that wa
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from mwtrace.verdicts import Verdicts
 log = logging.getLogger(__name__)
 
 _URGENT_TICK_S = 1.0
+_STOPS_WITHIN_S = 1.0
 _SHORTEST_WINDOW_TICKS = 8  # mw_fit_window_samples[0]
 
 
@@ -69,7 +69,6 @@ class Daemon:
     def __init__(self, settings: Settings, engine: Engine, host: Host) -> None:
         self.settings = settings
         self.aggregator = Aggregator(settings.limits)
-        self._wake = threading.Event()
         self._stopping = False
         self._host = host
         self._limits = MemoryLimits(host)
@@ -100,7 +99,6 @@ class Daemon:
             self.aggregator,
             host,
             settings.limits.processes_max,
-            self._wake,
             settings.allow_bpf,
         )
         self.changes_total = 0
@@ -131,9 +129,11 @@ class Daemon:
                 self._wait(now_s, next_s if ends_s is None else min(next_s, ends_s))
 
     def stop(self) -> None:
-        """End ``run()`` after one more tick; safe in a signal handler."""
+        """End ``run()`` after one more tick, within a second.
+
+        Safe in a signal handler, as no lock is: the handler may run while the loop holds it.
+        """
         self._stopping = True
-        self._wake.set()
 
     def close(self) -> None:
         self.source.close()
@@ -188,8 +188,9 @@ class Daemon:
 
     def _wait(self, began_s: float, until_s: float) -> None:
         """Wait for the next tick, or for an OOM kill that asks for one of its own."""
-        while not self._stopping and time.monotonic() < until_s:
-            if self.source.wait(until_s):
+        while not self._stopping and (now_s := time.monotonic()) < until_s:
+            # In pieces: a signal that comes just before the wait does not end it.
+            if self.source.wait(min(until_s, now_s + _STOPS_WITHIN_S)):
                 # A host that kills all the time gets no more ticks than one a second.
                 until_s = min(until_s, began_s + _URGENT_TICK_S)
 

@@ -227,6 +227,12 @@ SHAPES: dict[str, Callable[[], Shape]] = {
 }
 
 
+class _Stopping:
+    """No threading.Event: a handler would wait for a lock that the interrupted code holds."""
+
+    is_asked = False
+
+
 def run(shape: str, rate_bytes_per_second: float, seconds: float | None = None) -> int:
     """Use memory in that shape until the time is over, SIGTERM or SIGINT; return bytes taken.
 
@@ -236,7 +242,7 @@ def run(shape: str, rate_bytes_per_second: float, seconds: float | None = None) 
         remedy = f"Choose one of: {', '.join(SHAPES)}."
         raise ConfigError(f"no such demo: {ascii(shape)}", remedy)
     worker = SHAPES[shape]()
-    stopping = threading.Event()
+    stopping = _Stopping()
     before = _stop_on_signals(stopping)
     rate = f"{rate_bytes_per_second:.0f}"
     print(f"ready: {worker.verb} {rate} bytes/s as {worker.what}; pid {os.getpid()}", flush=True)
@@ -249,11 +255,11 @@ def run(shape: str, rate_bytes_per_second: float, seconds: float | None = None) 
 
 
 def _pace(
-    worker: Shape, rate_bytes_per_second: float, seconds: float | None, stop: threading.Event
+    worker: Shape, rate_bytes_per_second: float, seconds: float | None, stop: _Stopping
 ) -> int:
     began_s = time.monotonic()
     taken_bytes = 0
-    while not stop.is_set():
+    while not stop.is_asked:
         elapsed_s = time.monotonic() - began_s
         over = seconds is not None and elapsed_s >= seconds
         if over and seconds is not None:
@@ -261,20 +267,20 @@ def _pace(
         worker.tick(elapsed_s)
         wanted_bytes = worker.wants_bytes(rate_bytes_per_second, elapsed_s)
         # Against the clock, not against the last step, so that no step's rounding adds up.
-        while taken_bytes < wanted_bytes and not stop.is_set():
+        while taken_bytes < wanted_bytes and not stop.is_asked:
             taken_bytes += worker.grow()
         if over:
             break
-        stop.wait(_STEP_S)
+        time.sleep(_STEP_S)
     return taken_bytes
 
 
-def _stop_on_signals(stop: threading.Event) -> dict[signal.Signals, signal._HANDLER]:
+def _stop_on_signals(stop: _Stopping) -> dict[signal.Signals, signal._HANDLER]:
     # Handlers can be set in the main thread only; elsewhere the time is what ends it.
     if threading.current_thread() is not threading.main_thread():
         return {}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
+        stop.is_asked = True
 
     return {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}

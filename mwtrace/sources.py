@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Mapping
 from typing import Protocol
@@ -23,6 +22,8 @@ from mwtrace.probes.watch import Watch
 
 log = logging.getLogger(__name__)
 
+_PIECE_S = 0.2
+
 
 class Source(Protocol):
     """What the daemon ticks with."""
@@ -36,8 +37,8 @@ class Source(Protocol):
     def tick(self, time_s: float) -> Table: ...
 
     def wait(self, until_s: float) -> bool:
-        """Return at until_s (CLOCK_MONOTONIC), earlier if a signal came, and True if an OOM kill
-        did: it must be told at once."""
+        """Return at until_s (CLOCK_MONOTONIC) or earlier, and True if there was an OOM kill: it
+        must be told at once."""
         ...
 
     def losses(self) -> Mapping[str, int]: ...
@@ -108,13 +109,11 @@ class ProcSource:
         aggregator: Aggregator,
         processes_max: int,
         why: str,
-        wake: threading.Event,
     ) -> None:
         self.words = f"/proc ({why})"
         self._aggregator = aggregator
         self._table = ProcessTable(host, processes_max)
         self._records = RecordBuffer(processes_max)
-        self._wake = wake
         self._counts: Counts | None = None
         self._unreadable_total = 0
         self._cut_short_total = 0
@@ -128,7 +127,8 @@ class ProcSource:
         return self._aggregator.tick(time_s, whole, self._records)
 
     def wait(self, until_s: float) -> bool:
-        self._wake.wait(max(0.0, until_s - time.monotonic()))
+        # In pieces: a sleep goes on after a signal.
+        time.sleep(min(_PIECE_S, max(0.0, until_s - time.monotonic())))
         return False
 
     def losses(self) -> Mapping[str, int]:
@@ -154,14 +154,13 @@ def open_source(
     aggregator: Aggregator,
     host: Host,
     processes_max: int,
-    wake: threading.Event,
     allow_bpf: bool = True,
 ) -> Source:
     """Return the best source this host and user have."""
     if not allow_bpf:
-        return ProcSource(host, aggregator, processes_max, "as asked", wake)
+        return ProcSource(host, aggregator, processes_max, "as asked")
     try:
         return BpfSource(engine, aggregator)
     except EngineError as error:
         log.info("%s; %s", error, error.remedy)
-        return ProcSource(host, aggregator, processes_max, str(error), wake)
+        return ProcSource(host, aggregator, processes_max, str(error))
