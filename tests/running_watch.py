@@ -16,6 +16,7 @@ class KeepingEngine:
     """The real engine; remembers what it loaded last."""
 
     name = "libbpf"
+    lacked: frozenset[str] = frozenset()
     loaded: Loaded
 
     def load(self, unit: str, disabled: Collection[str] = ()) -> Loaded:

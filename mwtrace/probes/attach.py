@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -109,13 +109,16 @@ def heal(pid: int, points: Sequence[AttachPoint]) -> bool:
     return healed
 
 
-def attach_kind_of_host() -> HostAttach:
-    """Try every kind on a child of our own; raises HostError where none works."""
+def attach_kind_of_host(lacked: Collection[AttachKind] = ()) -> HostAttach:
+    """Try every kind on a child of our own; raises HostError where none works.
+
+    lacked: kinds for which there are no programs, whatever the host allows.
+    """
     said = ffi.new("int32_t[3]")
-    best = lib.mw_attach_kind_find(said)
+    lib.mw_attach_kind_find(said)
     refused = {kind: os.strerror(said[kind.code - 1]) for kind in AttachKind if said[kind.code - 1]}
     for kind in AttachKind:
-        if kind.code == best:
+        if kind not in refused and kind not in lacked:
             return HostAttach(kind, refused)
     what = ", ".join(f"{kind.value}: {reason}" for kind, reason in refused.items())
     raise HostError(

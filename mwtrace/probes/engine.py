@@ -28,11 +28,13 @@ class Engine(Protocol):
     @property
     def name(self) -> str: ...
 
-    def load(self, unit: str, disabled: Collection[str] = ()) -> Loaded:
-        """Load ``bpf/<unit>.bpf.c`` without the programs named in disabled.
+    @property
+    def lacked(self) -> frozenset[str]:
+        """Programs that it cannot make, of any unit: attach by others."""
+        ...
 
-        Programs that this engine cannot make are absent, too (bcc: sessions); attach by those that
-        are there.
+    def load(self, unit: str, disabled: Collection[str] = ()) -> Loaded:
+        """Load ``bpf/<unit>.bpf.c`` without the programs named in disabled, and without lacked.
 
         Raises EngineError, with what the operator can do about it.
         """

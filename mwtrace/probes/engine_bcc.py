@@ -42,9 +42,6 @@ _UNITS_LACKED = {
         "mwtrace reads /proc; on a kernel with BTF: --engine libbpf.",
     )
 }
-# Programs that call kernel functions; callers attach those that are there.
-PROGRAMS_LACKED = {"block_session"}
-
 _COMPILER = Path(__file__).with_name("bcc_compiler.py")
 _COMPILE_S_MAX = 60.0  # it takes 0.5 s on an idle machine
 _WORDS_MAX = 2000
@@ -67,6 +64,7 @@ class _Unit(NamedTuple):
 
 class BccEngine:
     name = "bcc"
+    lacked = frozenset({"block_session"})  # calls kernel functions, which needs type information
 
     def __init__(self, bcc: Bcc) -> None:
         self._bcc = bcc
@@ -82,7 +80,7 @@ class BccEngine:
             undo.callback(lib.mw_bpf_object_destroy, plan)
             if unit not in self._units:
                 self._units[unit] = self._compile(unit, plan)
-            return BccObject(unit, plan, self._units[unit], disabled)
+            return BccObject(unit, plan, self._units[unit], self.lacked.union(disabled))
 
     def _compile(self, unit: str, plan: CData) -> _Unit:
         if not self._offsets:
@@ -109,7 +107,7 @@ class BccObject:
             self.maps = {name: _make_map(unit, plan, name) for name in compiled.maps}
             fds = list(self.maps.values())
             for name in _program_names(plan):
-                if name in disabled or name in PROGRAMS_LACKED:
+                if name in disabled:
                     continue
                 try:
                     program = link(name, compiled.functions, fds, compiled.callbacks)

@@ -42,6 +42,7 @@ class LibbpfEngine:
     """Loads the prebuilt objects that are installed beside this module."""
 
     name = "libbpf"
+    lacked: frozenset[str] = frozenset()
 
     def load(self, unit: str, disabled: Collection[str] = ()) -> LibbpfObject:
         return LibbpfObject(unit, object_bytes(unit), disabled)

@@ -80,7 +80,8 @@ class Probing:
         self.host = host or Host()
         self.modules = modules or Modules()
         self.budget = budget
-        self.kind = attach_kind_of_host().kind
+        lacked = [kind for kind, names in _PROGRAMS.items() if engine.lacked & set(names)]
+        self.kind = attach_kind_of_host(lacked).kind
         try:
             self.costs = calibrate(self.kind)
         except HostError:

@@ -22,8 +22,10 @@ from mwtrace.errors import EngineError
 from mwtrace.host.bcc import Bcc, find_bcc
 from mwtrace.host.procfs import Host
 from mwtrace.probes import engine_bcc
-from mwtrace.probes.engine_bcc import PROGRAMS_LACKED, BccEngine, measure_offsets
+from mwtrace.probes.attach import AttachKind, attach_kind_of_host
+from mwtrace.probes.engine_bcc import BccEngine, measure_offsets
 from mwtrace.probes.engine_libbpf import LibbpfEngine
+from mwtrace.tracing.probing import Probing
 
 pytestmark = pytest.mark.kernel
 
@@ -71,7 +73,7 @@ def test_every_thread_measures_the_same_while_the_heap_grows():
 def test_both_engines_give_the_same_parts_but_sessions(unit):
     ours, prebuilt = engine_of("bcc").load(unit), LibbpfEngine().load(unit)
     try:
-        assert set(ours.programs) == set(prebuilt.programs) - PROGRAMS_LACKED
+        assert set(ours.programs) == set(prebuilt.programs) - BccEngine.lacked
         # What libbpf makes of constants has a dot in its name.
         assert set(ours.maps) == {name for name in prebuilt.maps if "." not in name}
         for name, fd in ours.maps.items():
@@ -98,6 +100,21 @@ def test_disabled_programs_are_left_out():
         }
     finally:
         loaded.close()
+
+
+def test_windows_are_opened_by_the_best_kind_that_it_has_programs_for():
+    best = attach_kind_of_host()
+    probing = Probing(engine_of("bcc"))
+    try:
+        assert probing.kind is not AttachKind.SESSION
+        assert probing.kind not in best.refused
+        assert probing.programs.session == -1
+        assert min(probing.programs[1:]) >= 0
+    finally:
+        probing.close()
+    # Where the host has no sessions, nothing is lost.
+    if best.kind is not AttachKind.SESSION:
+        assert probing.kind is best.kind
 
 
 def test_nothing_stays_open_after_close_and_no_compiler_lives_on():
