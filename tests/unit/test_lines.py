@@ -17,6 +17,7 @@ from mwtrace.model import (
     ProcessId,
     Service,
     ServiceKind,
+    Site,
     Subject,
     SubjectId,
     Verdict,
@@ -188,6 +189,7 @@ def test_a_first_verdict_of_a_service_has_nulls_where_nothing_is_known() -> None
         "limit_bytes",
         "limit_headroom_bytes",
         "limit_source",
+        "finding",
     }
 
 
@@ -332,3 +334,24 @@ def test_the_table_warns_only_of_losses_that_weaken_a_verdict() -> None:
 def test_what_cannot_be_seen_is_not_called_lost() -> None:
     summary = lines.summary(totals(blind=("OOM kills: no BPF",)))
     assert summary[-2:] == ["not seen: OOM kills: no BPF", "lost: nothing"]
+
+
+SITES = (
+    Site("orders/app.py:remember (line 31)", ("remember", "main"), 0.94, "audited survivors"),
+    Site("evil\x1b[2J:f", ("f",), 0.03, "sampled growth"),
+)
+
+
+def test_where_it_is_allocated_stands_behind_the_verdict() -> None:
+    line = lines.text_line(dataclasses.replace(change(), sites=SITES), None)
+    assert "; 94% allocated in orders/app.py:remember (line 31), by audited survivors; 3%" in line
+    assert line.isprintable()
+
+
+def test_sites_are_objects_in_json_and_documented() -> None:
+    told = lines.json_object(dataclasses.replace(change(), sites=SITES), ANCHOR)
+    documented = (ROOT / "docs" / "json.md").read_text()
+    for site in told["sites"]:
+        for key in site:
+            assert f"\n| {key} |" in documented
+    assert told["sites"][0]["share"] == 0.94
