@@ -30,13 +30,15 @@ uint64_t mw_audit_fingerprint(const uint64_t words[MW_AUDIT_WORDS], uint64_t siz
 	return fingerprint;
 }
 
-/* Whether a third or more of the words that were there have changed.  What a leak
- * holds is at rest, while a cache puts another entry of the same kind in the
- * place of an old one: some words (a type, flags) are then the same.  A Python
- * object's count and type say nothing either way. */
+/* Whether a third or more (CPython's: a quarter) of the words that were there have
+ * changed.  What a leak holds is at rest, while a cache puts another entry of the
+ * same kind in the place of an old one: some words (a type, flags, neighbours in a
+ * list that goes round) are then the same.  A Python object's count and type say
+ * nothing either way. */
 static int is_other(const struct mw_block *block, uint64_t now)
 {
 	int is_object = block->domain == MW_DOMAIN_PY_OBJECT;
+	int is_python = is_object || block->domain == MW_DOMAIN_PY_MEM;
 	uint32_t known = 0, changed = 0;
 
 	for (uint32_t i = is_object ? 2 : 0; i < MW_AUDIT_WORDS; i++) {
@@ -48,7 +50,7 @@ static int is_other(const struct mw_block *block, uint64_t now)
 		changed += lane != (uint8_t)(now >> (LANE_BITS * i));
 	}
 	/* One word of a native block may well be a counter in a living one. */
-	return changed > (is_object ? 0 : 1) && 3 * changed >= known;
+	return changed > (is_python ? 0 : 1) && (is_python ? 4 : 3) * changed >= known;
 }
 
 void mw_audit_alive(struct mw_block *block, uint64_t fingerprint, struct mw_audit_report *report)

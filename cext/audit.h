@@ -17,7 +17,8 @@
  *   others: contents compared with what an earlier audit saw; weak.
  *
  * Everywhere: unreadable is unmapped, hence freed; and a block a third
- * of whose first eight words changed is another one at the same address.  Knows no site
+ * of whose first eight words changed (of CPython's a quarter) is another one at
+ * the same address.  Knows no site
  * and no window; writes nothing into the target. */
 
 #ifndef MW_AUDIT_H

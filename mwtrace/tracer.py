@@ -81,6 +81,15 @@ class Slope(NamedTuple):
     span_s: float
 
 
+class Survivor(NamedTuple):
+    """A block that an audit found alive."""
+
+    site: int
+    domain: int
+    size_bytes: int
+    weight_bytes: int
+
+
 class Frames(NamedTuple):
     """A stack, leaf first: (return address, 0) if native, (code object, instruction) if Python."""
 
@@ -237,18 +246,14 @@ class Tracer:
                 totals[name] += getattr(report, name)
         return AuditReport(**totals)
 
-    def survivors(self, pid: int, since_s: float, until_s: float) -> dict[int, tuple[int, int]]:
-        """Blocks and weighted bytes by site of what audits found alive of [since_s, until_s)."""
-        found: dict[int, tuple[int, int]] = {}
+    def survivors(self, pid: int, since_s: float, until_s: float) -> Iterator[Survivor]:
+        """What audits found alive of the blocks of [since_s, until_s); about 1 us each."""
         alive = lib.MW_SETTLED_ALIVE
         for blocks, count in self._survivors(pid, round(since_s * _NS), round(until_s * _NS)):
             for i in range(count):
                 block = blocks[i]
                 if block.state == alive:
-                    site = block.site
-                    seen = found.get(site, (0, 0))
-                    found[site] = (seen[0] + 1, seen[1] + block.weight_bytes)
-        return found
+                    yield Survivor(block.site, block.domain, block.size_bytes, block.weight_bytes)
 
     def add_window(self, pid: int, window_s: float) -> None:
         """Say that pid was traced for window_s in a window whose blocks have been audited."""

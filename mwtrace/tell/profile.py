@@ -62,6 +62,8 @@ class SiteProfile:
     slope_bytes_per_second: float | None = None
     slope_low_bytes_per_second: float | None = None  # 95% interval
     slope_high_bytes_per_second: float | None = None
+    # The same rate with what the allocator adds to each block: a 24-byte float takes 32 bytes.
+    held_bytes_per_second: float | None = None
     age_s: float = 0.0  # since its first event
     is_truncated: bool = False  # the stack's root is missing
 
@@ -91,6 +93,8 @@ class Profile:
     def explained_share(self, site: SiteProfile) -> float | None:
         """How much of the growth that was observed this site explains; 1.0 is all of it."""
         growth, slope = self.growth_bytes_per_second, site.slope_bytes_per_second
+        if site.held_bytes_per_second is not None:
+            slope = site.held_bytes_per_second
         if growth is None or slope is None or growth <= 0:
             return None
         return slope / growth

@@ -98,7 +98,7 @@ def conclude(
     is_growing = growth is not None and growth >= GROWTH_MIN_BYTES_PER_SECOND
     known_by = KnownBy.LIVE if measured.is_exact else KnownBy.AUDIT
     sites = [_audited(site, measured, known_by) for site in audited]
-    explained = sum(site.bytes_per_second for site in audited)
+    explained = sum(site.held_bytes_per_second for site in audited)
     if growth is not None and is_growing:
         missing = growth - explained
         if missing > growth * (1 - ENOUGH_EXPLAINED) or not sites:
@@ -193,6 +193,7 @@ def _audited(site: Site, measured: Measured, known_by: KnownBy) -> SiteProfile:
         site.bytes_per_second,
         site.low_bytes_per_second,
         site.high_bytes_per_second,
+        site.held_bytes_per_second,
         max(0.0, row.last_time_s - row.since_s),
         site.is_truncated,
     )
@@ -258,6 +259,7 @@ def _sum(one: SiteProfile, other: SiteProfile) -> SiteProfile:
         slope_high_bytes_per_second=both(
             one.slope_high_bytes_per_second, other.slope_high_bytes_per_second
         ),
+        held_bytes_per_second=both(one.held_bytes_per_second, other.held_bytes_per_second),
         age_s=max(one.age_s, other.age_s),
         is_truncated=one.is_truncated or other.is_truncated,
     )
@@ -265,6 +267,7 @@ def _sum(one: SiteProfile, other: SiteProfile) -> SiteProfile:
 
 def _places(profile: Profile) -> tuple[PlaceShare, ...]:
     rates: dict[tuple[Place, KnownBy], float] = {}
+    shares: dict[tuple[Place, KnownBy], float] = {}
     through: dict[tuple[Place, KnownBy], tuple[float, Place]] = {}
     for site in profile.sites:
         place = place_of(site.frames)
@@ -272,11 +275,12 @@ def _places(profile: Profile) -> tuple[PlaceShare, ...]:
         # A line is one place, whichever C function it calls; the one that keeps most is named.
         key = (place._replace(through=""), site.known_by)
         rates[key] = rates.get(key, 0.0) + rate
+        shares[key] = shares.get(key, 0.0) + (profile.explained_share(site) or 0.0)
         if rate > through.get(key, (0.0, place))[0] or key not in through:
             through[key] = (rate, place)
-    growth = profile.growth_bytes_per_second
+    is_growing = profile.growth_bytes_per_second is not None
     found = [
-        PlaceShare(through[key][1], rate, rate / growth if growth else None, key[1])
+        PlaceShare(through[key][1], rate, shares[key] if is_growing else None, key[1])
         for key, rate in rates.items()
     ]
     return tuple(sorted(found, key=lambda share: -share.bytes_per_second))

@@ -26,7 +26,7 @@ from mwtrace.probes.governor import SAVED_MAX_S, Spending, Window, account, begi
 from mwtrace.probes.safety import Refusal, Severity, may_probe
 from mwtrace.probes.windows import WindowEnd
 from mwtrace.tell.profile import Frame
-from mwtrace.tracer import AuditReport, Order, ProcessRow, SiteRow
+from mwtrace.tracer import AuditReport, Domain, Layout, Order, ProcessRow, SiteRow
 from mwtrace.tracing.probing import ProbePlan, Probing
 from mwtrace.tracing.process import Growth, ProgramChanged, TracedProcess
 from mwtrace.tracing.windows import Closed, ProcessWindows
@@ -45,6 +45,10 @@ RETRY_S = 5.0  # a gate that may open by itself: stopped, traced, vfork
 EXACT_COST_S = 1e6  # no bound: who asks for every block has said so
 
 
+PYMALLOC_BLOCK_MAX = 512
+GLIBC_MMAP_BYTES = 128 << 10  # at first; it adapts
+
+
 class State(enum.Enum):
     LOOKING = "looking at it"  # no window could be planned yet
     RESTING = "between windows"
@@ -61,6 +65,7 @@ class Site(NamedTuple):
     bytes_per_second: float
     low_bytes_per_second: float  # 95% interval
     high_bytes_per_second: float
+    held_bytes_per_second: float  # with what the allocator adds to each block
     survivors: int  # blocks that were seen to live, unscaled; exact: the live ones
 
 
@@ -93,6 +98,13 @@ class _Past:
     duration_s: float  # of sampling, without what the probes took of it
     is_good: bool  # its blocks were looked at in time
     is_counted: bool = False
+
+
+@dataclass
+class _Sum:
+    blocks: int = 0
+    weight_bytes: int = 0
+    held_bytes: float = 0.0
 
 
 @dataclass
@@ -412,10 +424,20 @@ class TraceSession:
                 why = f"process {self.pid} ended"
         self._state, self._why, self._ended_s = State.ENDED, why, now_s
 
-    def _site(self, row: SiteRow, rate: float, low: float, high: float, survivors: int) -> Site:
+    def _site(
+        self, row: SiteRow, rate: float, low: float, high: float, held: float, survivors: int
+    ) -> Site:
         frames = self._frames(row)
         is_cut = self.traced.symbolizer.is_truncated(row.native_stack, row.python_stack)
-        return Site(row, frames, is_cut, rate, low, high, survivors)
+        return Site(row, frames, is_cut, rate, low, high, held, survivors)
+
+    def _held_of_row(self, row: SiteRow) -> float:
+        """How many times its size a site's mean block takes."""
+        blocks = max(1, row.allocated.blocks)
+        size_bytes = max(1, row.allocated.bytes // blocks)
+        if self._plan is None or row.domain is None:
+            return 1.0
+        return held_bytes(size_bytes, row.domain, self._plan) / size_bytes
 
     def _live_sites(self, now_s: float) -> list[Site]:
         table = self._probing.table(Order.GROWTH, self.pid)
@@ -425,6 +447,7 @@ class TraceSession:
                 row.slope.bytes_per_second,
                 row.slope.low_bytes_per_second,
                 row.slope.high_bytes_per_second,
+                row.slope.bytes_per_second * self._held_of_row(row),
                 round(row.live_blocks),
             )
             for row in table.sites
@@ -443,19 +466,27 @@ class TraceSession:
         for row in table.sites:
             if row.pid != self.pid or not row.survived.blocks:
                 continue
-            halves = [found.get(row.site, (0, 0)) for found in seen]
-            rate, low, high, blocks = _rate(halves, times_s)
-            if blocks:
-                sites.append(self._site(row, rate, low, high, blocks))
+            halves = [found.get(row.site, _Sum()) for found in seen]
+            kept, time_s = _kept(halves, times_s)
+            if kept.blocks and time_s > 0:
+                rate, spread = kept.weight_bytes / time_s, 1.96 / kept.blocks**0.5
+                low, high = rate * max(0.0, 1 - spread), rate * (1 + spread)
+                held = kept.held_bytes / time_s
+                sites.append(self._site(row, rate, low, high, held, kept.blocks))
         return sites
 
-    def _survivors(self, windows: list[_Past]) -> dict[int, tuple[int, int]]:
-        found: dict[int, tuple[int, int]] = {}
+    def _survivors(self, windows: list[_Past]) -> dict[int, _Sum]:
+        assert self._plan is not None
+        found: dict[int, _Sum] = {}
         for past in windows:
-            seen = self._probing.tracer.survivors(self.pid, past.since_s, past.until_s)
-            for site, (blocks, weight) in seen.items():
-                known = found.get(site, (0, 0))
-                found[site] = (known[0] + blocks, known[1] + weight)
+            for block in self._probing.tracer.survivors(self.pid, past.since_s, past.until_s):
+                total = found.setdefault(block.site, _Sum())
+                size_bytes = max(block.size_bytes, 1)
+                total.blocks += 1
+                total.weight_bytes += block.weight_bytes
+                total.held_bytes += (
+                    block.weight_bytes * held_bytes(size_bytes, block.domain, self._plan)
+                ) / size_bytes
         return found
 
     def process_row(self) -> ProcessRow | None:
@@ -475,24 +506,45 @@ def _halves(windows: list[_Past]) -> tuple[list[_Past], list[_Past]]:
     return windows, []
 
 
-def _rate(halves: list[tuple[int, int]], times_s: list[float]) -> tuple[float, float, float, int]:
-    """Rate, its 95% interval and the blocks behind it, of survivors in older and newer windows.
+def _kept(halves: list[_Sum], times_s: list[float]) -> tuple[_Sum, float]:
+    """What survived, and the time it was allocated in, of older and newer windows.
 
-    A leak's are alike. Where the older windows have fewer left, blocks do die, later than others:
-    then only those that got old count.
+    A leak's halves are alike. Where the older windows have fewer left, blocks do die, later than
+    others: then only those that got old count.
     """
-    (old_blocks, old_weight), (new_blocks, new_weight) = halves
-    blocks, weight, time_s = old_blocks + new_blocks, old_weight + new_weight, sum(times_s)
-    if times_s[1] > 0 and times_s[0] > 0:
-        expected = blocks * times_s[0] / time_s
+    older, newer = halves
+    time_s = sum(times_s)
+    both = _Sum(
+        older.blocks + newer.blocks,
+        older.weight_bytes + newer.weight_bytes,
+        older.held_bytes + newer.held_bytes,
+    )
+    if times_s[0] > 0 and times_s[1] > 0:
+        expected = both.blocks * times_s[0] / time_s
         deviation = (expected * times_s[1] / time_s) ** 0.5
-        if old_blocks < expected - DECAY_DEVIATIONS * max(deviation, 1.0):
-            blocks, weight, time_s = old_blocks, old_weight, times_s[0]
-    if not blocks or time_s <= 0:
-        return 0.0, 0.0, 0.0, 0
-    rate = weight / time_s
-    spread = 1.96 / blocks**0.5
-    return rate, rate * max(0.0, 1 - spread), rate * (1 + spread), blocks
+        if older.blocks < expected - DECAY_DEVIATIONS * max(deviation, 1.0):
+            return older, times_s[0]
+    return both, time_s
+
+
+def held_bytes(size_bytes: int, domain: int, plan: ProbePlan) -> int:
+    """What a block of this size takes of memory: sizes are rounded up, headers added."""
+    layout = plan.native_layout
+    if domain in (Domain.PY_MEM, Domain.PY_OBJECT):
+        layout = plan.python_layout
+        if layout is Layout.PYMALLOC:
+            if size_bytes <= PYMALLOC_BLOCK_MAX:
+                return _rounded(size_bytes, 16)
+            layout = plan.native_layout
+    if layout is not Layout.GLIBC:
+        return _rounded(size_bytes, 16)
+    if size_bytes >= GLIBC_MMAP_BYTES:
+        return _rounded(size_bytes + 16, 4096)
+    return max(32, _rounded(size_bytes + 8, 16))
+
+
+def _rounded(size_bytes: int, step_bytes: int) -> int:
+    return -(-size_bytes // step_bytes) * step_bytes
 
 
 def _refuse_if_closed(traced: TracedProcess, closed: list[Refusal]) -> None:
