@@ -35,7 +35,7 @@ enum mw_reference_how {
 	MW_BY_STACK = 9,     /* on a stack of C; no owner */
 	MW_BY_STATIC = 10,   /* in static data of a program or library; no owner */
 	MW_BY_RAW = 11,	     /* in memory that is no Python object's; no owner */
-	MW_BY_WEAK = 12,     /* a weak reference: holds nothing */
+	MW_BY_WEAK = 12,     /* a weak reference, or what a list once held: holds nothing */
 };
 
 struct mw_reference {

@@ -25,6 +25,15 @@ static void set_owner(struct mw_holders *holders, struct mw_reference *reference
 }
 
 /* The word is an entry of the key table of a dict. */
+/* Behind a list's last item is room for more, with whatever lay there before: it
+ * is not cleaned, and holds nothing. */
+static void explain_item(struct mw_holders *holders, struct mw_reference *reference, uint64_t place, uint64_t list)
+{
+	set_owner(holders, reference, list);
+	reference->how = place < read_word(holders, list + 16) ? MW_BY_ITEM : MW_BY_WEAK;
+	reference->place = (int64_t)place;
+}
+
 static int explain_keys(struct mw_holders *holders, struct mw_reference *reference, uint64_t keys, uint64_t owner)
 {
 	uint64_t offset = reference->location - keys, entry, pair[2];
@@ -198,14 +207,16 @@ static int explain_table(struct mw_holders *holders, struct mw_reference *refere
 		explain_values(holders, reference, table->start, keys, table->owner);
 		return 1;
 	case TABLE_LIST:
+		if (offset >= bytes)
+			return 0;
+		explain_item(holders, reference, offset / 8, table->owner);
+		return 1;
 	case TABLE_SET:
 	case TABLE_DEQUE:
 		if (offset >= bytes)
 			return 0;
 		set_owner(holders, reference, table->owner);
-		reference->how = (table->end_kind & 0xff) == TABLE_LIST	 ? MW_BY_ITEM
-				 : (table->end_kind & 0xff) == TABLE_SET ? MW_BY_MEMBER
-									 : MW_BY_QUEUE;
+		reference->how = (table->end_kind & 0xff) == TABLE_SET ? MW_BY_MEMBER : MW_BY_QUEUE;
 		reference->place = (int64_t)(offset / 8);
 		return 1;
 	case TABLE_TUPLE:
@@ -242,9 +253,11 @@ void mw_reference_in_small(struct mw_holders *holders, struct mw_reference *refe
 		explain_values(holders, reference, table->values, table->keys, table->owner);
 		break;
 	case TABLE_LIST:
+		explain_item(holders, reference, (reference->location - table->block) / 8, table->owner);
+		break;
 	case TABLE_SET:
 		set_owner(holders, reference, table->owner);
-		reference->how = table->kind == TABLE_LIST ? MW_BY_ITEM : MW_BY_MEMBER;
+		reference->how = MW_BY_MEMBER;
 		reference->place = (int64_t)(reference->location - table->block) / 8;
 		break;
 	default:
