@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from findings import finding
 
 from mwtrace.model import (
     Judgement,
     Limit,
+    NewFinding,
     ProcessId,
     Service,
     ServiceKind,
@@ -68,6 +70,10 @@ def change(
         "levels": (),
     }
     return VerdictChange(1000.0, Subject(**{**fields, **subject}), before, now)
+
+
+def news() -> NewFinding:
+    return NewFinding(1000.0, change().subject, LEAK, finding())
 
 
 def test_a_leak_says_who_how_fast_since_when_and_how_long_there_is() -> None:
@@ -158,6 +164,7 @@ def test_an_object_is_what_the_documentation_shows() -> None:
     examples = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     assert [json.loads(example) for example in examples] == [
         lines.json_object(change(), ANCHOR),
+        json.loads(lines.finding_json_line(news(), ANCHOR)),
         json.loads(lines.oom_json_line(1000.0, PROCESS, ORDERS, b"python3", 990 * MIB, ANCHOR)),
     ]
 
@@ -167,7 +174,41 @@ def test_every_key_is_documented_and_every_documented_key_exists() -> None:
     documented = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     oom_kill = json.loads(lines.oom_json_line(1000.0, PROCESS, None, b"", 0, ANCHOR))
     verdict = list(lines.json_object(change(), ANCHOR))
-    assert documented == [*verdict, *(key for key in oom_kill if key not in verdict)]
+    found = lines.finding_object(finding(), ANCHOR)
+    assert documented == [*verdict, *found, *(key for key in oom_kill if key not in verdict)]
+
+
+def test_a_verdict_ends_with_what_grows_and_what_to_do() -> None:
+    told = lines.text_line(dataclasses.replace(change(), finding=finding()), None)
+    assert told.startswith("LEAKING orders.service (pid 4711): +1.02 MiB/s")
+    assert told.endswith(
+        "; python-objects: 97% of the growth, +31.0 MiB in 35 s, "
+        "+183,389 app.Session (556,488 now). "
+        "Bound or empty app.SESSIONS[\u2026]: it holds the growing app.Session objects."
+    )
+
+
+def test_memory_that_is_kept_free_is_not_called_a_leak_and_comes_with_an_estimate() -> None:
+    kept = finding(kind="allocator-retained", is_leak=False, type_objects_grown=0)
+    now = dataclasses.replace(LEAK, verdict=Verdict.GROWING)
+    told = lines.text_line(dataclasses.replace(change(now), finding=kept), None)
+    assert "; not called a leak: " in told
+    assert "malloc_trim() would return about 1.0 MiB of 2.0 MiB kept free (estimate)" in told
+
+
+def test_a_kind_that_is_known_later_has_a_line_of_its_own() -> None:
+    told = lines.finding_line(news(), ANCHOR)
+    assert told.startswith("FOUND orders.service (pid 4711), leaking: python-objects: 97%")
+    assert told.endswith("objects. [2026-07-21T11:04:05Z]")
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "\udcff", "\u202e"])
+def test_hostile_text_in_a_finding_stays_on_its_line_and_steers_nothing(text: str) -> None:
+    hostile = finding(why=text, advice=text, type_name=text, holder=text)
+    line = lines.finding_line(dataclasses.replace(news(), finding=hostile), ANCHOR)
+    assert line.isprintable()
+    told = json.loads(lines.finding_json_line(dataclasses.replace(news(), finding=hostile), ANCHOR))
+    told["finding"]["type"].encode("utf-8")
 
 
 def test_a_first_verdict_of_a_service_has_nulls_where_nothing_is_known() -> None:

@@ -297,3 +297,15 @@ def test_no_number_breaks_a_line(width: int, slope: float | None, **fields: obje
     for counts in ({Verdict.LEAKING: 10**9}, {Verdict.GROWING: 10**9}):
         view = dataclasses.replace(ALARM, rows=(row, calm), verdict_counts=counts)
         assert_fits(view, width, 8, PLAIN)
+
+
+def test_a_kind_gets_a_column_once_one_is_known_and_there_is_room() -> None:
+    found = dataclasses.replace(
+        ALARM, rows=(dataclasses.replace(ORDERS, kind="python-objects"), CRON)
+    )
+    titles, orders, cron = render(found, 80, 24, PLAIN)[2:5]
+    at = titles.index("KIND")
+    assert orders[at:].startswith("python ")
+    assert cron[at:].startswith("- ")
+    assert "KIND" not in "".join(render(found, 40, 24, PLAIN))
+    assert "KIND" not in "".join(render(ALARM, 200, 24, PLAIN))
