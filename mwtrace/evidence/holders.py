@@ -143,7 +143,7 @@ def _follow(search: _Search) -> tuple[dict[int, list[Reference]], set[int], int]
         asked.update(frontier)
         for ref in found:
             held_by = edges.setdefault(ref.target, [])
-            if ref.owner != ref.target and len(held_by) < EDGES_PER_TARGET_MAX:
+            if len(held_by) < EDGES_PER_TARGET_MAX:
                 held_by.append(ref)
         if search.totals()["stopped"]:
             break
@@ -168,7 +168,7 @@ def _uncounted_type(
         is_whole = len(refs) < EDGES_PER_TARGET_MAX
         if is_whole and references_found([at], edges)[at] < count < IMMORTAL_MIN:
             return name
-        above = next((ref for ref in refs if goes_on(ref)), None)
+        above = next((ref for ref in refs if goes_on(ref) and ref.owner != at), None)
         if above is None:
             return ""
         at, name = above.owner, above.owner_type

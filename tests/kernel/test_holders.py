@@ -73,6 +73,13 @@ def test_what_lies_in_leaked_lists_is_told_as_a_missing_decref_of_lists(python):
     assert holders.defined_in == ""  # that the interpreter defines lists is no hint
 
 
+@pytest.mark.parametrize("python", interpreters())
+def test_objects_that_hold_themselves_are_not_counted_too_high(python):
+    holders = holders_of(python, "garbage-that-holds-itself")
+    assert not holders.missing_decref
+    assert holders.uncounted <= 0.05 * holders.sampled
+
+
 def test_the_words_for_how_are_those_of_c():
     from mwtrace.capi import lib
 

@@ -3,6 +3,7 @@
 import collections
 import ctypes
 import functools
+import gc
 import sys
 import threading
 
@@ -63,6 +64,10 @@ def hold_in_thread(ready):
     return mine
 
 
+class Loop:
+    pass
+
+
 def generate():
     held = [Session(i) for i in range(N)]
     yield 1
@@ -111,6 +116,12 @@ def hold(shape):
     elif shape == "missing-decref":
         for i in range(N):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(Session(i)))
+    elif shape == "garbage-that-holds-itself":
+        gc.disable()
+        for i in range(N):
+            loop = Loop()
+            loop.session = Session(i)
+            loop.me = loop
     elif shape == "missing-decref-of-lists":
         for i in range(0, N, 10):
             records = [Session(i + k) for k in range(10)]
