@@ -123,7 +123,7 @@ def test_leaking_processes_are_named_in_time_and_healthy_ones_never(watch, start
         master.stop()
     for name, watcher in watchers.items():
         for told in watcher.objects():
-            if told["verdict"] == "leaking":
+            if told["event"] == "verdict" and told["verdict"] == "leaking":
                 assert told["pid"] in leaking, (name, told)
                 rate = leaking[told["pid"]]
                 assert told["slope_bytes_per_second"] == pytest.approx(rate, rel=0.1), (name, told)
