@@ -4,10 +4,10 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
-C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c)
+C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c)
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv build check test test-kernel test-slow asan bench-watch bench-explain clean
+.PHONY: help venv build check test test-kernel test-slow asan bench-watch bench-explain bench-trace clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +57,13 @@ bench-watch: build ## what a tick over thousands of processes costs (root)
 
 bench-explain: build ## what reading a process's memory costs, and how right it is (root)
 	$(BIN)/python tests/bench/explain.py
+
+# memray is a peer: it gets an environment of its own, and attaches by gdb.
+bench-trace: build ## what tracing costs and how right it is, beside bcc's memleak and memray (root)
+	$(BIN)/pip install --quiet numpy
+	$(PYTHON) -m venv build/memray
+	build/memray/bin/pip install --quiet memray
+	$(BIN)/python tests/bench/trace.py --memray build/memray/bin/python
 
 clean: ## remove everything that was built, and .venv
 	rm -rf build dist *.egg-info $(VENV) mwtrace/_bpf mwtrace/_cext*.so .mypy_cache .pytest_cache .ruff_cache
