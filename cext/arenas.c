@@ -319,6 +319,32 @@ static void walk_heap(struct mw_arenas *arenas, const struct mw_heap *heap, uint
 	covered[heap->arena] += mw_chunks_walk(arenas, arena, start, end);
 }
 
+void mw_arenas_mark_free(struct mw_arenas *arenas, const struct mw_budget *budget, const uint64_t *addresses,
+			 uint32_t count, uint8_t *ret)
+{
+	uint64_t *covered = calloc(arenas->count, sizeof(*covered));
+
+	memset(ret, 0, count);
+	if (!covered)
+		return; /* nothing is told to be free */
+	arenas->budget = budget;
+	arenas->asked = addresses;
+	arenas->asked_count = count;
+	arenas->marks = ret;
+	arenas->window_bytes = 0; /* what it holds may have changed since */
+	for (uint32_t i = 0; i < arenas->count; i++)
+		mw_chunks_mark(arenas, arenas->states[i].top, arenas->states[i].top + arenas->list[i].top_bytes);
+	for (uint32_t i = 0; i < arenas->heap_count && !arenas->totals.stopped; i++) {
+		uint32_t first = mw_chunks_first_asked(arenas, arenas->heaps[i].start);
+
+		if (first < count && addresses[first] < arenas->heaps[i].end)
+			walk_heap(arenas, &arenas->heaps[i], covered);
+	}
+	arenas->asked = NULL;
+	arenas->budget = NULL;
+	free(covered);
+}
+
 static int read_all(struct mw_arenas *arenas)
 {
 	uint64_t *covered = calloc(arenas->count, sizeof(*covered)), followed = 0;

@@ -83,6 +83,13 @@ void mw_arenas_get_totals(const struct mw_arenas *arenas, struct mw_arenas_total
 uint32_t mw_arenas_list(const struct mw_arenas *arenas, const struct mw_arena **ret); /* main first */
 uint32_t mw_arenas_heaps(const struct mw_arenas *arenas, const struct mw_heap **ret); /* by address */
 
+/* Mark (1 in ret, else 0) which of count addresses, which ascend, lie in memory
+ * that malloc has free: in chunks of the bins and in tops.  What lies there is
+ * what was there before.  Small blocks that malloc keeps for reuse (tcache, fast
+ * bins) are not told apart. */
+void mw_arenas_mark_free(struct mw_arenas *arenas, const struct mw_budget *budget, const uint64_t *addresses,
+			 uint32_t count, uint8_t *ret);
+
 /* Free bytes and chunks of all arenas by bin: arrays of MW_BINS. */
 void mw_arenas_bins(const struct mw_arenas *arenas, uint64_t *bytes, uint64_t *chunks);
 

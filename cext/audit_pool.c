@@ -7,13 +7,13 @@
 #include <string.h>
 
 #include "audit_parts.h"
+#include "pools.h"
 #include "remote.h"
 
 enum {
 	POOL_BYTES_MAX = 16384, /* 3.10 and later; 4096 before */
 	POOL_BYTES_MIN = 4096,
-	POOL_HEADER_BYTES = 48,
-	POOL_BLOCKS_MAX = POOL_BYTES_MAX / 8,
+	POOL_HEADER_BYTES = MW_POOL_HEADER_BYTES,
 	POOL_READS_MAX = 4,
 };
 
@@ -38,7 +38,7 @@ struct pool {
 	uint32_t block_bytes;
 	uint32_t block_count; /* that were ever handed out */
 	bool is_torn;
-	uint64_t free[POOL_BLOCKS_MAX / 64]; /* bit set: on the free list */
+	uint64_t free[MW_POOL_FREE_WORDS]; /* bit set: on the free list */
 	union {
 		struct pool_header header;
 		uint64_t words[POOL_BYTES_MAX / 8];
@@ -72,22 +72,10 @@ static bool is_pool(struct pool *pool, uint32_t pool_bytes)
 /* Mark the free blocks; false if the list and the counters do not agree. */
 static bool walk_free_list(struct pool *pool)
 {
-	uint64_t at = pool->copy.header.freeblock;
-	uint32_t free_count = 0;
+	int free_count =
+	    mw_pool_mark_free(pool->copy.bytes, pool->address, pool->block_bytes, pool->block_count, pool->free);
 
-	memset(pool->free, 0, sizeof(pool->free));
-	while (at) {
-		uint64_t offset = at - pool->address - POOL_HEADER_BYTES;
-		uint64_t index = offset / pool->block_bytes;
-
-		if (offset % pool->block_bytes || index >= pool->block_count ||
-		    pool->free[index / 64] >> (index % 64) & 1)
-			return false;
-		pool->free[index / 64] |= 1ull << (index % 64);
-		free_count++;
-		memcpy(&at, &pool->copy.bytes[POOL_HEADER_BYTES + offset], sizeof(at));
-	}
-	return free_count + pool->copy.header.count == pool->block_count;
+	return free_count >= 0 && free_count + pool->copy.header.count == pool->block_count;
 }
 
 /* Read the pool around address, of one size or the other. */
@@ -150,7 +138,7 @@ static void audit_block(const struct pool *pool, struct mw_block *block, struct 
 	report->pools_exact++;
 	/* Not the start or the size of its blocks: the pool was empty in between
 	 * and serves another size now. */
-	if (index >= pool->block_count || pool->free[index / 64] >> (index % 64) & 1 ||
+	if (index >= pool->block_count || mw_pool_is_free(pool->free, index) ||
 	    !(offset % pool->block_bytes ? is_debug_block(pool, offset, block)
 					 : is_class_of(pool, block->size_bytes))) {
 		block->state = MW_SETTLED_FREED;

@@ -86,6 +86,27 @@ static uint32_t bin_of(uint64_t size)
 	return size >> 18 <= 2 ? 124 + (uint32_t)(size >> 18) : 126;
 }
 
+uint32_t mw_chunks_first_asked(const struct mw_arenas *arenas, uint64_t address)
+{
+	uint32_t low = 0, high = arenas->asked_count;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (arenas->asked[middle] < address)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+void mw_chunks_mark(struct mw_arenas *arenas, uint64_t start, uint64_t end)
+{
+	for (uint32_t i = mw_chunks_first_asked(arenas, start); i < arenas->asked_count && arenas->asked[i] < end; i++)
+		arenas->marks[i] = 1;
+}
+
 static void take_free(struct mw_arenas *arenas, struct mw_arena *arena, uint64_t chunk, uint64_t size)
 {
 	/* as mtrim() reckons: whole pages behind the links of the chunk */
@@ -93,6 +114,10 @@ static void take_free(struct mw_arenas *arenas, struct mw_arena *arena, uint64_t
 	uint64_t high = (chunk + size) & ~(uint64_t)(MW_PAGE_BYTES - 1);
 	uint32_t bin = bin_of(size);
 
+	if (arenas->asked) {
+		mw_chunks_mark(arenas, chunk, chunk + size);
+		return;
+	}
 	arena->free_bytes += size;
 	arena->free_chunks++;
 	arenas->bin_bytes[bin] += size;
@@ -228,7 +253,7 @@ uint64_t mw_chunks_walk(struct mw_arenas *arenas, struct mw_arena *arena, uint64
 			before_size = 0;
 			continue;
 		}
-		if (size == 0x250 || size == 0x290 || size == 0x300 || size == 0x310)
+		if (!arenas->asked && (size == 0x250 || size == 0x290 || size == 0x300 || size == 0x310))
 			take_tcache(arenas, at, size);
 		before = at;
 		before_size = size;

@@ -47,6 +47,9 @@ struct mw_arenas {
 	uint8_t *cache;	 /* lines for following lists */
 	struct line lines[MW_CACHE_LINES];
 	uint64_t window_start, window_bytes, window_wanted;
+	const uint64_t *asked; /* by mw_arenas_mark_free(): the walk marks, and counts nothing */
+	uint8_t *marks;
+	uint32_t asked_count;
 	uint64_t bin_bytes[MW_BINS];
 	uint64_t bin_chunks[MW_BINS];
 	uint32_t offset; /* one of state_offsets */
@@ -68,6 +71,12 @@ int mw_arenas_is_writable(struct mw_arenas *arenas, uint64_t address);
 
 /* Where from address on, below end, some sane chunks follow one another; end if nowhere. */
 uint64_t mw_chunks_resync(struct mw_arenas *arenas, uint64_t address, uint64_t end);
+
+/* The index of the first address asked for that is not below address; asked_count if none. */
+uint32_t mw_chunks_first_asked(const struct mw_arenas *arenas, uint64_t address);
+
+/* Mark the addresses asked for that lie in [start, end). */
+void mw_chunks_mark(struct mw_arenas *arenas, uint64_t start, uint64_t end);
 
 /* Walk the chunks of [start, end), adding what is free to arena; return the bytes that were covered. */
 uint64_t mw_chunks_walk(struct mw_arenas *arenas, struct mw_arena *arena, uint64_t start, uint64_t end);

@@ -111,7 +111,7 @@ static int visit_first(void *context, const struct mw_chunk *chunk)
 		    !mw_object_read(holders->types, here, chunk->available - i,
 				    chunk->has_front || i ? here - 16 : NULL, address, chunk->mapping->end, &object))
 			continue;
-		holders->skip_until = address + (object.inline_bytes & ~15ULL);
+		holders->skip_until = address + ((object.inline_bytes + 15) & ~15ULL);
 		if (object.type->address == holders->wanted)
 			take_sample(holders, address);
 		if (take_tables(holders, here, address, &object))

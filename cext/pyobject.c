@@ -336,6 +336,14 @@ int mw_pool_read(const struct mw_python_layout *layout, const uint8_t *header, u
 		return 0;
 	if (free_block && (free_block < address + OVERHEAD || free_block > address + last))
 		return 0;
-	*ret = (struct mw_pool){(uint64_t)used * block_bytes, layout->pool_bytes, block_bytes};
+	if (next > last + block_bytes)
+		next = last + block_bytes;
+	*ret = (struct mw_pool){
+	    .in_use_bytes = (uint64_t)used * block_bytes,
+	    .pool_bytes = layout->pool_bytes,
+	    .block_bytes = block_bytes,
+	    .block_count = (next - OVERHEAD) / block_bytes,
+	    .used_count = used,
+	};
 	return 1;
 }

@@ -153,6 +153,8 @@ struct mw_pool {
 	uint64_t in_use_bytes;
 	uint64_t pool_bytes;
 	uint32_t block_bytes;
+	uint32_t block_count; /* that were ever handed out */
+	uint32_t used_count;
 };
 int mw_pool_read(const struct mw_python_layout *layout, const uint8_t *header, uint64_t address, struct mw_pool *ret);
 

@@ -382,7 +382,8 @@ def _open_standard_files() -> bool:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
     if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)
+        # Not file 2: a library may have got that number for its own (libffi 3.8 keeps one open).
+        sys.stderr = open(os.devnull, "w")
     return is_open
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,6 +87,36 @@ def read_arenas(image: Image, budget: Budget | None = None) -> Arenas | None:
         if rc != -errno.ENOENT:
             raise process_error(rc, image.pid, "read the malloc arenas")
     return None
+
+
+class FreeMemory:
+    """Tells which addresses lie in memory that malloc has free. Close it after use.
+
+    Where malloc's arenas cannot be read, none does.
+    """
+
+    def __init__(self, image: Image, budget: Budget) -> None:
+        self._budget = budget
+        self._read = ffi.new("struct mw_arenas **")
+        for start, end in image.libc_data():
+            if lib.mw_arenas_read(image.regions, start, end, budget.c, self._read) == 0:
+                break
+
+    def close(self) -> None:
+        if self._read[0]:
+            lib.mw_arenas_destroy(self._read[0])
+            self._read[0] = ffi.NULL
+
+    def holding(self, addresses: Iterable[int]) -> set[int]:
+        """Return those of the addresses that lie in free memory."""
+        asked = sorted(set(addresses))
+        if not self._read[0] or not asked:
+            return set()
+        marks = ffi.new("uint8_t[]", len(asked))
+        lib.mw_arenas_mark_free(
+            self._read[0], self._budget.c, ffi.new("uint64_t[]", asked), len(asked), marks
+        )
+        return {address for address, mark in zip(asked, marks) if mark}
 
 
 def _arenas(read: object) -> Arenas:

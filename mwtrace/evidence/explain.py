@@ -19,6 +19,7 @@ from mwtrace.evidence.holders import Holders, find_holders, find_owners
 from mwtrace.evidence.image import Budget, Image, KernelFigures, Mapping, is_anonymous
 from mwtrace.evidence.interpreter import Interpreter, find_interpreter, looks_like_python
 from mwtrace.evidence.parts import Detail, Part, Reading, private_bytes, split
+from mwtrace.evidence.stacks import find_stacks
 
 BUDGET_S = 120.0
 ATTEMPTS = 4  # at a heap that grows an arena just then
@@ -85,7 +86,7 @@ def explain_image(
 ) -> Explanation:
     notes: list[str] = []
     interpreter = find_interpreter(image)
-    stacks = image.stacks()
+    stacks = find_stacks(image)
     zones = _zones(arenas, stacks)
     census = take_census(image, interpreter, zones, budget)
     allocator = _allocator(image, arenas)

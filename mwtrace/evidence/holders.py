@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mwtrace.capi import ffi, lib
 from mwtrace.errors import ProcessGone, ProcessUnreadable, Unreadable
+from mwtrace.evidence.arenas import FreeMemory
 from mwtrace.evidence.census import no_interpreter, take_census
 from mwtrace.evidence.image import Budget, Image, process_error, struct_values, text
 from mwtrace.evidence.interpreter import Interpreter, find_interpreter
@@ -75,6 +76,8 @@ class _Search:
         self.level_s = [self.totals()["elapsed_ns"] / 1e9]
         self.type_names: dict[int, str] = {}
         self.labels: dict[int, str] = {}
+        self.stale_references_total = 0
+        self._free_memory: FreeMemory | None = None
         pointer, objects = ffi.new("uint64_t **"), ffi.new("uint64_t *")
         count = lib.mw_holders_samples(self.c, pointer, objects)
         self.samples = [int(pointer[0][i]) for i in range(count)]
@@ -87,6 +90,8 @@ class _Search:
 
     def close(self) -> None:
         lib.mw_holders_close(self.c)
+        if self._free_memory is not None:
+            self._free_memory.close()
 
     def totals(self) -> dict[str, int]:
         totals = ffi.new("struct mw_holders_totals *")
@@ -107,7 +112,18 @@ class _Search:
         if rc:
             raise process_error(rc, self.image.pid, "search the memory")
         self.level_s.append(self.totals()["elapsed_ns"] / 1e9)
-        return [self._reference(found[0][i]) for i in range(count[0])]
+        return self._without_stale([found[0][i] for i in range(count[0])])
+
+    def _without_stale(self, found: list[CData]) -> list[Reference]:
+        """Drop words in memory that malloc has free: what lies there was held before."""
+        raw = [int(c.location) for c in found if c.how == lib.MW_BY_RAW]
+        stale = set()
+        if raw:
+            if self._free_memory is None:
+                self._free_memory = FreeMemory(self.image, self.budget)
+            stale = self._free_memory.holding(raw)
+        self.stale_references_total += len(stale)
+        return [self._reference(c) for c in found if int(c.location) not in stale]
 
     def _reference(self, c: CData) -> Reference:
         kind = self.kinds.get(int(c.owner_kind), OwnerKind.OTHER) if c.owner else OwnerKind.OTHER
@@ -238,7 +254,7 @@ def find_holders(
             levels,
             tuple(search.level_s),
             not totals["stopped"],
-            totals,
+            {**totals, "stale_references_total": search.stale_references_total},
         )
     finally:
         search.close()

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _STATUS_LINE = re.compile(rb"^(RssAnon|RssFile|RssShmem|VmSwap|VmPTE):[ \t]*(\d{1,15}) kB$", re.M)
 _LIBC_NAME = re.compile(r"/libc(?:\.so\.6|-2\.\d+\.so)(?: \(deleted\))?$")
-_STACK_TAIL_BYTES = 8192  # struct pthread lies at the top of a thread's stack
-_PTHREAD_SELF = 16  # pthread.header.self, x86-64; header.tcb, at 0, is the same
 
 
 class Mapping(NamedTuple):
@@ -169,34 +167,6 @@ class Image:
         if not found and self.mappings and not any(".so" in m.name for m in self.mappings):
             found = self.writable_data(re.compile(re.escape(self.mappings[0].name) + "$"))
         return found
-
-    def stacks(self) -> list[tuple[int, int]]:
-        """The stacks of threads, those included that glibc keeps for the next thread.
-
-        Seen by struct pthread at their top, which points at itself twice, and by the guard below.
-        """
-        found = []
-        before = None
-        for mapping in self.mappings:
-            guarded = (
-                before is not None
-                and before.end == mapping.start
-                and not before.has(lib.MW_MAPPING_READ | lib.MW_MAPPING_FILE)
-            )
-            if guarded and is_anonymous(mapping) and mapping.has(lib.MW_MAPPING_WRITE):
-                if self._has_pthread_at_top(mapping):
-                    found.append((mapping.start, mapping.end))
-            before = mapping
-        return found
-
-    def _has_pthread_at_top(self, mapping: Mapping) -> bool:
-        start = max(mapping.start, mapping.end - _STACK_TAIL_BYTES)
-        raw = self.read(start, mapping.end - start)
-        for offset in range(0, len(raw) - 24, 64):
-            address = struct.pack("<Q", start + offset)
-            if raw.startswith(address, offset) and raw.startswith(address, offset + _PTHREAD_SELF):
-                return True
-        return False
 
 
 def is_anonymous(mapping: Mapping) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from mwtrace.host import text
 from mwtrace.host.applications import application_name, is_application
 from mwtrace.host.interpreters import Started, family, started
+from mwtrace.host.loaders import loaded
 
 
 class Command(NamedTuple):
@@ -56,7 +57,7 @@ def is_helper(command: Command) -> bool:
     multiprocessing's spawned workers and trackers, and joblib's, run an interpreter anew, so that
     neither their image nor their command line shows what they belong to.
     """
-    run = _started(command)
+    run = _started(_as_if_itself(command))
     return run is not None and (
         (run.kind == "code" and _HELPER_CODE.match(run.what) is not None)
         or (run.kind == "module" and run.what.startswith(_HELPER_MODULES))
@@ -70,6 +71,7 @@ def command_name(command: Command) -> str:
     """
     if not command.arguments or not command.arguments[0].strip():
         return _base(command.executable) or command.comm or "unknown"
+    command = _as_if_itself(command)
     title = _title(command)
     if title:
         return _title_name(title, command)
@@ -96,6 +98,12 @@ def short_path(path: str) -> str:
 def _folder(directory: str) -> str:
     # A daemon that went to / tells nothing by it.
     return short_path(directory) if directory.strip("/") else ""
+
+
+def _as_if_itself(command: Command) -> Command:
+    """The command of a program that a dynamic loader was told to run."""
+    words = loaded(command.arguments)
+    return command._replace(arguments=words, executable=words[0]) if words else command
 
 
 def _started(command: Command) -> Started | None:

@@ -5,23 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from pathlib import Path
 
 import pytest
+from interpreters import interpreters, label, script
 from target import Target
 
 from mwtrace.capi import ffi, lib
 
 pytestmark = pytest.mark.kernel
-POOL_BLOCKS = Path(__file__).parents[1] / "targets" / "pool_blocks.py"
-
-
-def pythons():
-    """Every CPython this machine has, and the one that runs the tests."""
-    found = {sys.executable}
-    for folder in (Path("/usr/bin"), *Path.home().glob(".pyenv/versions/3.*/bin")):
-        found |= {str(path.resolve()) for path in folder.glob("python3.[0-9]*[0-9]")}
-    return sorted(path for path in found if not path.endswith("-config"))
+POOL_BLOCKS = script("pool_blocks")
 
 
 class Audited:
@@ -105,9 +97,9 @@ def test_an_unreadable_allocator_is_judged_by_contents_at_the_second_look(glibc_
     assert not wrongly_freed
 
 
-@pytest.mark.parametrize("python", pythons())
+@pytest.mark.parametrize("python", interpreters(oldest_minor=6), ids=label)
 def test_pymalloc_blocks_are_told_exactly(python):
-    target = Target([python, str(POOL_BLOCKS)])
+    target = Target([python, POOL_BLOCKS])
     try:
         audited = Audited(target, lib.MW_DOMAIN_PY_OBJECT)
         report, wrongly_alive, wrongly_freed = audited.run()
@@ -123,7 +115,7 @@ def test_pymalloc_blocks_are_told_exactly(python):
 @pytest.mark.parametrize("setting", ["malloc", "debug", "pymalloc_debug"])
 def test_other_settings_of_pythonmalloc_are_understood(setting, monkeypatch):
     monkeypatch.setenv("PYTHONMALLOC", setting)
-    target = Target([sys.executable, str(POOL_BLOCKS)])
+    target = Target([sys.executable, POOL_BLOCKS])
     try:
         audited = Audited(target, lib.MW_DOMAIN_PY_OBJECT)
         _, wrongly_alive, wrongly_freed = audited.run()

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from interpreters import interpreters, script
+from interpreters import interpreters, on_every_python, script
 from target import Target
 
 from mwtrace.evidence.explain import Explanation, explain_process
@@ -46,7 +46,7 @@ def grow(python: str, shape: str) -> tuple[Explanation, Explanation, list[dict[s
         target.stop()
 
 
-@pytest.mark.parametrize("python", interpreters())
+@on_every_python
 @pytest.mark.parametrize("shape", KINDS)
 def test_what_grows_is_told_for_what_it_is(python, shape):
     before, now, kernel = grow(python, shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from interpreters import interpreters, script
+from interpreters import on_every_python, script
 from target import Target
 
 from mwtrace.evidence.holders import holders_process
@@ -37,7 +37,7 @@ def holders_of(python, shape):
         target.stop()
 
 
-@pytest.mark.parametrize("python", interpreters())
+@on_every_python
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_right_path_comes_first(python, shape):
     holders = holders_of(python, shape)
@@ -48,14 +48,14 @@ def test_the_right_path_comes_first(python, shape):
     assert not holders.missing_decref
 
 
-@pytest.mark.parametrize("python", interpreters())
+@on_every_python
 def test_a_suspended_generator_is_found_as_a_holder(python):
     path = holders_of(python, "generator").paths[0].text
     assert path.startswith("__main__.GENERATOR")
     assert path.endswith("generate() held[\u2026]")
 
 
-@pytest.mark.parametrize("python", interpreters())
+@on_every_python
 def test_counts_higher_than_the_references_found_are_told_as_a_missing_decref(python):
     holders = holders_of(python, "missing-decref")
     assert holders.missing_decref

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hit_counter import HitCounter, byte_at, placed_points
+from interpreters import SYSTEM, calls_its_own_exports, interpreters, label
 from target import Target
 
 from mwtrace.host.elf import open_regular, read_facts
@@ -253,15 +253,6 @@ def test_a_process_that_is_gone_is_a_value_in_the_report(counter, start_target):
     assert len(report.refused) == 2
 
 
-def pythons() -> list[str]:
-    found = [
-        str(path) for path in Path("/usr/bin").glob("python3.[0-9]*") if path.name[9:].isdigit()
-    ]
-    roots = [Path.home() / ".pyenv" / "versions"]
-    found += [str(p) for root in roots for p in sorted(root.glob("3.*/bin/python3"))]
-    return found or [sys.executable]
-
-
 WORK = """
 import sys
 print("ready", flush=True)
@@ -274,7 +265,12 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("program", pythons())
+# Of builds with link-time optimisation only the distribution's own: those of 3.15 call none of
+# their exports for this, and in 3.13 and 3.14 some begin with what cannot be emulated.
+FORWARDING = [*filter(calls_its_own_exports, interpreters(oldest_minor=6)), str(SYSTEM)]
+
+
+@pytest.mark.parametrize("program", FORWARDING, ids=label)
 def test_python_frees_are_seen_where_the_forwarder_leads(program, best_counter):
     target = Target([program, "-c", WORK])
     try:
@@ -322,8 +318,7 @@ for line in sys.stdin:
 
 
 def test_gc_places_are_hit_once_per_collection(best_counter):
-    program = next((p for p in pythons() if p.startswith("/usr")), pythons()[0])
-    target = Target([program, "-c", COLLECT])
+    target = Target([str(SYSTEM), "-c", COLLECT])
     try:
         target.expect("ready")
         best_counter.allow(target.pid)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -20,6 +19,7 @@ from alloc_under_test import (
     file_place,
     outcomes,
 )
+from interpreters import calls_its_own_exports, interpreters, label, on_every_python, script
 from target import Target
 
 from mwtrace.capi import ffi, lib
@@ -31,25 +31,17 @@ from mwtrace.remote import RemoteMemory
 
 pytestmark = pytest.mark.kernel
 
-TARGETS = Path(__file__).parents[1] / "targets"
 SIZE = 7331  # of tests/targets/python_stacks.py
 THREADS = 4
 STACKS = lib.MW_TARGET_PYTHON_STACKS | lib.MW_TARGET_NATIVE_STACKS
-
-# Every CPython here that has a layout: pyenv's, and the system's own, which is stripped.
-PYTHONS = [
-    str(path)
-    for path in sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"))
-    if int(path.parts[-3].split(".")[1]) >= 8
-] + [path for path in ["/usr/bin/python3"] if Path(path).exists()]
 
 
 @pytest.fixture
 def start_python() -> Iterator[Callable[..., Target]]:
     started: list[Target] = []
 
-    def start(python: str, script: str) -> Target:
-        target = Target([python, str(TARGETS / script)])
+    def start(python: str, name: str) -> Target:
+        target = Target([python, script(name)])
         started.append(target)
         target.expect("ready")
         return target
@@ -109,9 +101,9 @@ def frames_of(unit: TracingUnit, resolver: FrameResolver, stack: int) -> list[li
 
 
 @pytest.mark.parametrize("way", BEST_WAYS, ids=str)
-@pytest.mark.parametrize("python", PYTHONS)
+@on_every_python
 def test_every_frame_of_every_thread_is_what_the_interpreter_says(python, way, start_python):
-    target = start_python(python, "python_stacks.py")
+    target = start_python(python, "python_stacks")
     runtime = find_runtime(target.pid)
     unit = AllocUnderTest(way, target.pid, [libc_malloc(target.pid)])
     try:
@@ -147,9 +139,9 @@ def test_every_frame_of_every_thread_is_what_the_interpreter_says(python, way, s
 # Not the system's Python: link-time optimisation made its own calls pass by the exported functions,
 # so that only extension modules would be seen.
 @pytest.mark.parametrize("way", WAYS, ids=str)
-@pytest.mark.parametrize("python", [python for python in PYTHONS if "/versions/" in python])
+@pytest.mark.parametrize("python", list(filter(calls_its_own_exports, interpreters())), ids=label)
 def test_each_block_is_charged_once_to_the_domain_that_asked(python, way, start_python):
-    target = start_python(python, "python_stacks.py")
+    target = start_python(python, "python_stacks")
     pid = target.pid
     runtime = find_runtime(pid)
     probes = [probe(pid, libc(pid), symbol, *how) for symbol, how in LIBC.items()]
@@ -189,9 +181,51 @@ def test_each_block_is_charged_once_to_the_domain_that_asked(python, way, start_
         unit.close()
 
 
+# Calls to what CPython exports, as extension modules make them; 23 of each.
+EXPORTED = f"""
+import ctypes, sys
+print("ready", flush=True)
+sys.stdin.readline()
+for library, name in [(ctypes.pythonapi, "PyObject_Malloc"), (ctypes.pythonapi, "PyMem_Malloc"),
+                      (ctypes.pythonapi, "PyMem_RawMalloc"), (ctypes.CDLL(None), "malloc")]:
+    function = getattr(library, name)
+    for _ in range(23):
+        function(ctypes.c_size_t({SIZE}))
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("way", BEST_WAYS, ids=str)
+@on_every_python
+def test_a_block_is_charged_to_the_exported_function_that_was_called(python, way):
+    target = Target([python, "-c", EXPORTED])
+    unit = None
+    try:
+        target.expect("ready")
+        pid = target.pid
+        runtime = find_runtime(pid)
+        probes = [libc_malloc(pid)]
+        for family, (layer, domain) in FAMILIES.items():
+            call = CALLS["Malloc"]
+            probes.append(probe(pid, runtime.image, family + "Malloc", call, layer, domain))
+        unit = AllocUnderTest(way, pid, probes)
+        unit.aim(pid, lib.MW_TARGET_LAYERED)
+        target.ask("go")
+        unit.drain()
+        assert not unit.counts()["dropped_blocks_total"]
+        domains = Counter(event.domain for event in unit.blocks if event.size_bytes == SIZE)
+        asked = [domain for _, domain in FAMILIES.values()]
+        assert domains == dict.fromkeys([*asked, lib.MW_DOMAIN_NATIVE], 23)
+    finally:
+        if unit:
+            unit.close()
+        target.stop()
+
+
 @pytest.mark.parametrize("way", BEST_WAYS, ids=str)
 def test_a_thread_that_nobody_introduced_is_asked_for(way, start_python):
-    target = start_python("/usr/bin/python3", "python_stacks.py")
+    target = start_python("/usr/bin/python3", "python_stacks")
     runtime = find_runtime(target.pid)
     unit = AllocUnderTest(way, target.pid, [libc_malloc(target.pid)])
     try:
@@ -219,9 +253,9 @@ def test_a_process_without_python_is_said_to_be_one(start_target):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("python", PYTHONS)
+@on_every_python
 def test_growth_sampling_names_the_line_that_leaks(python, engine, start_python):
-    target = start_python(python, "python_leak.py")
+    target = start_python(python, "python_leak")
     runtime = find_runtime(target.pid)
     unit = TracingUnit(engine, "growth")
     try:

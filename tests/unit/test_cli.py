@@ -329,6 +329,16 @@ def test_other_closed_files_are_no_matter(closed: str, sleeper: Target) -> None:
     assert "lost: nothing" in done.stdout
 
 
+def test_a_file_that_took_the_place_of_a_closed_one_is_left_alone(sleeper: Target) -> None:
+    """As libffi's own file does, which it opens before we can fill the places."""
+    program = "import os, sys; os.open('/dev/null', os.O_RDONLY); import mwtrace.cli as cli; "
+    program += "cli.main(sys.argv[1:])"
+    words = f"--pid {sleeper.pid} --no-bpf --duration 300ms"
+    done = shell(f"'{sys.executable}' -c \"{program}\" {words} 2>&-")
+    assert done.returncode == 0
+    assert "lost: nothing" in done.stdout
+
+
 def test_without_a_locale_all_is_ascii(sleeper: Target) -> None:
     words = ["--pid", str(sleeper.pid), *FAST, "--duration", "300ms", "--verbose"]
     done = run(*words, env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"})
