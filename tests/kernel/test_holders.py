@@ -63,7 +63,7 @@ def test_counts_higher_than_the_references_found_are_told_as_a_missing_decref(py
     assert holders.paths[0].text == "no holder found for __main__.Session"
 
 
-@pytest.mark.parametrize("python", interpreters())
+@on_every_python
 def test_what_lies_in_leaked_lists_is_told_as_a_missing_decref_of_lists(python):
     holders = holders_of(python, "missing-decref-of-lists")
     assert holders.missing_decref
@@ -73,7 +73,7 @@ def test_what_lies_in_leaked_lists_is_told_as_a_missing_decref_of_lists(python):
     assert holders.defined_in == ""  # that the interpreter defines lists is no hint
 
 
-@pytest.mark.parametrize("python", interpreters())
+@on_every_python
 def test_objects_that_hold_themselves_are_not_counted_too_high(python):
     holders = holders_of(python, "garbage-that-holds-itself")
     assert not holders.missing_decref
