@@ -102,8 +102,7 @@ def conclude(
     if growth is not None and is_growing:
         missing = growth - explained
         if missing > growth * (1 - ENOUGH_EXPLAINED) or not sites:
-            named = set() if measured.python_is_inlined else {place_of(s.frames) for s in sites}
-            sites += _scaled(grown, missing, growth, named, measured)
+            sites += _scaled(grown, missing, growth, sites, measured)
     elif not sites:
         sites = [_grown(site, site.bytes_per_second, measured) for site in grown]
     sites = _merged(sites)
@@ -218,17 +217,26 @@ def _scaled(
     grown: Sequence[GrowthSite],
     missing: float,
     growth: float,
-    named: set[Place],
+    audited: Sequence[SiteProfile],
     measured: Measured,
 ) -> list[SiteProfile]:
-    """Growth sites that no audit has named, sharing out what audits left unexplained."""
+    """Growth sites, less what audits explain of their places, sharing out what is unexplained."""
     touched = sum(site.bytes_per_second for site in grown)
     scale = min(1.0, growth / touched) if touched else 0.0
-    rest = [site for site in grown if place_of(site.frames) not in named]
-    claimed = sum(site.bytes_per_second for site in rest) * scale
-    if claimed > missing > 0:
-        scale *= missing / claimed
-    return [_grown(site, site.bytes_per_second * scale, measured) for site in rest]
+    explained: dict[Place, float] = {}
+    for audit in audited:
+        place = place_of(audit.frames)._replace(through="")
+        explained[place] = explained.get(place, 0.0) + (audit.held_bytes_per_second or 0.0)
+    rates = []
+    for site in grown:
+        place = place_of(site.frames)._replace(through="")
+        rate = site.bytes_per_second * scale
+        known = min(rate, explained.get(place, 0.0))
+        explained[place] = explained.get(place, 0.0) - known
+        rates.append(rate - known)
+    claimed = sum(rates)
+    rest = missing / claimed if claimed > missing > 0 else 1.0
+    return [_grown(site, rate * rest, measured) for site, rate in zip(grown, rates) if rate > 0]
 
 
 def _merged(sites: Iterable[SiteProfile]) -> list[SiteProfile]:
