@@ -274,24 +274,20 @@ def _sum(one: SiteProfile, other: SiteProfile) -> SiteProfile:
 
 
 def _places(profile: Profile) -> tuple[PlaceShare, ...]:
-    rates: dict[tuple[Place, KnownBy], float] = {}
-    shares: dict[tuple[Place, KnownBy], float] = {}
-    through: dict[tuple[Place, KnownBy], tuple[float, Place]] = {}
+    # A line is one place, whichever C function it calls, and however it is known; the site that
+    # keeps most gives the name of the one and the word for the other.
+    sites: dict[Place, list[SiteProfile]] = {}
     for site in profile.sites:
-        place = place_of(site.frames)
-        rate = site.slope_bytes_per_second or 0.0
-        # A line is one place, whichever C function it calls; the one that keeps most is named.
-        key = (place._replace(through=""), site.known_by)
-        rates[key] = rates.get(key, 0.0) + rate
-        shares[key] = shares.get(key, 0.0) + (profile.explained_share(site) or 0.0)
-        if rate > through.get(key, (0.0, place))[0] or key not in through:
-            through[key] = (rate, place)
-    is_growing = profile.growth_bytes_per_second is not None
-    found = [
-        PlaceShare(through[key][1], rate, shares[key] if is_growing else None, key[1])
-        for key, rate in rates.items()
-    ]
-    return tuple(sorted(found, key=lambda share: -share.bytes_per_second))
+        sites.setdefault(place_of(site.frames)._replace(through=""), []).append(site)
+    found = []
+    for mine in sites.values():
+        top = max(mine, key=lambda site: site.slope_bytes_per_second or 0.0)
+        rate = sum(site.slope_bytes_per_second or 0.0 for site in mine)
+        share = None
+        if profile.growth_bytes_per_second is not None:
+            share = sum(profile.explained_share(site) or 0.0 for site in mine)
+        found.append(PlaceShare(place_of(top.frames), rate, share, top.known_by))
+    return tuple(sorted(found, key=lambda place: -place.bytes_per_second))
 
 
 def _conclusion(growth: float | None, places: tuple[PlaceShare, ...]) -> str:

@@ -21,7 +21,16 @@ from typing import NamedTuple
 
 from mwtrace.errors import HostError, ProcessError, ProcessGone
 from mwtrace.model import ProcessId
-from mwtrace.probes.governor import SAVED_MAX_S, Spending, Window, account, begin, plan, rest_s
+from mwtrace.probes.governor import (
+    PERIOD_MIN_S,
+    SAVED_MAX_S,
+    Spending,
+    Window,
+    account,
+    begin,
+    plan,
+    rest_s,
+)
 from mwtrace.probes.safety import Refusal, Severity, may_probe
 from mwtrace.probes.windows import WindowEnd
 from mwtrace.tell.profile import Frame
@@ -30,6 +39,7 @@ from mwtrace.tracing.probing import ProbePlan, Probing
 from mwtrace.tracing.process import Growth, ProgramChanged, TracedProcess
 from mwtrace.tracing.windows import POLL_S, Closed, ProcessWindows
 
+LAST_WINDOW_S = 1.0  # the last one begins so long before windows end
 LATE_S = 0.3  # what detaching may take before it is waited for
 LOOK_S = 1.0  # identity, memory, thread lists
 AUDIT_S = 5.0  # survivors are looked at again, so that an exit does not take them along
@@ -321,7 +331,11 @@ class TraceSession:
         totals.window_s += seen.duration_s
         totals.samples += seen.samples
         totals.interval_bytes = self._planned.interval_bytes
-        self._wait(now_s + rest_s(self._course, self._planned, self._probing.budget), "")
+        next_s = now_s + rest_s(self._course, self._planned, self._probing.budget)
+        last_s = self._windows_until_s - LAST_WINDOW_S
+        if next_s > last_s > now_s + PERIOD_MIN_S:
+            next_s = last_s  # with what there is: it would not be spent otherwise
+        self._wait(next_s, "")
         if self.exact:
             # Ended by something else than its time: go on, if the process does.
             self._next_s = now_s
