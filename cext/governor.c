@@ -379,6 +379,23 @@ int mw_governor_look(struct mw_governor *governor, int window, struct mw_window 
 	return rc;
 }
 
+int mw_governor_ask(struct mw_governor *governor, int window)
+{
+	int rc = -ENOENT;
+
+	if (window < 0 || window >= MW_WINDOWS_MAX)
+		return rc;
+	pthread_mutex_lock(&governor->lock);
+	if (governor->windows[window].stage != STAGE_FREE)
+		rc = 0;
+	if (governor->windows[window].stage == STAGE_OPEN) {
+		price(governor, &governor->windows[window]);
+		flag(governor, &governor->windows[window], MW_WINDOW_ASKED);
+	}
+	pthread_mutex_unlock(&governor->lock);
+	return rc;
+}
+
 int mw_governor_close(struct mw_governor *governor, int window, struct mw_window *ret)
 {
 	struct watched *watched;

@@ -39,7 +39,7 @@ enum mw_window_end {
 	MW_WINDOW_OPEN = 0,
 	MW_WINDOW_TIME = 1,    /* ran for as long as planned */
 	MW_WINDOW_PRICE = 2,   /* cost as much as it may: emergency */
-	MW_WINDOW_ASKED = 3,   /* mw_governor_close() */
+	MW_WINDOW_ASKED = 3,   /* mw_governor_ask() or _close() */
 	MW_WINDOW_GONE = 4,    /* the process ended */
 	MW_WINDOW_UNKNOWN = 5, /* what it costs could not be read: ended to be safe */
 };
@@ -74,6 +74,10 @@ int mw_governor_open(struct mw_governor *governor, uint32_t pid, uint32_t slot, 
 
 /* How the window stands; it stays known until it is collected. */
 int mw_governor_look(struct mw_governor *governor, int window, struct mw_window *ret);
+
+/* End the window if it is open, and do not wait: mw_governor_look() says when
+ * its links are gone.  0, or -ENOENT. */
+int mw_governor_ask(struct mw_governor *governor, int window);
 
 /* End the window if it is open, wait until its links are gone, say how it went
  * and forget it; once per window.  0, or -ENOENT. */

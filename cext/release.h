@@ -6,7 +6,8 @@
  * with a fatal signal), says "failed to unregister, leaking uprobe", and the
  * target keeps trapping until it execs.  A task that is already exiting has no
  * such signal any more, and gets none.  So the last descriptor is always closed
- * by the exit of a process: a child of ours that does nothing else. */
+ * by the exit of a process: a child of ours that does nothing else; one for each
+ * link, so that all breakpoints are gone within milliseconds. */
 
 #ifndef MW_RELEASE_H
 #define MW_RELEASE_H

@@ -19,7 +19,7 @@ WINDOW_MIN_S = 0.02
 WINDOW_MAX_S = 0.5
 # Unless it hardly allocates: then nothing is felt, and the longer a window the more it shows.
 LONG_WINDOW_MAX_S = 10.0
-WINDOW_COST_S = 0.02  # what makes a window long enough
+WINDOW_COST_S = 0.05  # what makes a window long enough
 # A window of a target that was calm may cost this much, budget permitting, before it is ended.
 CALM_COST_S = 0.005
 FIRST_WINDOW_S = 0.05
@@ -31,8 +31,10 @@ PERIOD_MAX_S = 120.0
 OVERRUN = 1.5
 # So much unused budget can be saved up, in seconds of wall time.
 SAVED_MAX_S = 60.0
-# Part of a window's price that samples may take; the rest goes to traps, which cannot be thinned.
+# Part of a window's price that is kept for samples; the rest goes to traps, which cannot be
+# thinned. Samples get, on top, most of what a window leaves over.
 SAMPLE_SHARE = 0.25
+SPARE_SHARE = 0.7
 INTERVAL_MIN_BYTES = 1 << 10
 INTERVAL_MAX_BYTES = 1 << 30
 FIRST_INTERVAL_BYTES = 512 << 10
@@ -78,6 +80,8 @@ class Seen(NamedTuple):
     samples: int
     sampled_bytes: int  # what the samples stand for
     was_cut: bool  # ended by its price
+    sample_cost_s: float = 0.0  # part of cost_s that went to samples, not to traps
+    overhead_s: float = 0.0  # part of cost_s that any window has: hits while it is put in and out
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ class Course:
     """What is known of one target's windows so far."""
 
     spending: Spending
-    cost_share: float | None = None  # of a window's time that goes to probes; None: not seen
+    cost_share: float | None = None  # of a window's time that goes to traps; None: not seen
+    overhead_s: float = 0.0  # what a window costs beside its length
     hits_per_s: float = 0.0
     bytes_per_s: float = 0.0
     interval_bytes: int = FIRST_INTERVAL_BYTES
@@ -141,15 +146,16 @@ def plan(
     """Decide about the next window of one target."""
     saved_s = course.spending.at(time_s, budget.target_share).saved_s
     host_saved_s = host.at(time_s, budget.host_share).saved_s
-    available_s = min(saved_s, host_saved_s)
+    available_s = min(saved_s, host_saved_s) - course.overhead_s
     # Nobody pays more than the whole time of a window per thread; without a rate, assume it.
     share = 1.0 if course.cost_share is None else max(course.cost_share, 1e-6)
     wanted_s = FIRST_WINDOW_S
     if course.cost_share is not None:
         wanted_s = max(WINDOW_MAX_S, min(LONG_WINDOW_MAX_S, WINDOW_COST_S / share))
-    duration_s = min(wanted_s, max(available_s, 0.0) / (share * OVERRUN))
+    dear = share * OVERRUN / (1.0 if course.cost_share is None else 1 - SAMPLE_SHARE)
+    duration_s = min(wanted_s, max(available_s, 0.0) / dear)
     if duration_s < WINDOW_MIN_S:
-        needed_s = WINDOW_MIN_S * share * OVERRUN
+        needed_s = WINDOW_MIN_S * dear + course.overhead_s
         if needed_s > SAVED_MAX_S * min(budget.target_share, budget.host_share):
             why = f"even {WINDOW_MIN_S * 1e3:.0f} ms would cost more than a minute's budget"
             return None, Wait(time_s + PERIOD_MAX_S, why)
@@ -159,20 +165,25 @@ def plan(
         )
         why = "the target's budget" if saved_s <= host_saved_s else "the host's budget"
         return None, Wait(time_s + min(max(wait_s, 0.1), PERIOD_MAX_S), f"{why} is spent")
-    interval = choose_interval(course, duration_s, prices)
-    cost_max_s = max(duration_s * share * OVERRUN, min(CALM_COST_S, available_s))
-    return Window(duration_s, cost_max_s, interval), None
+    spare_s = SPARE_SHARE * max(0.0, available_s / OVERRUN - duration_s * share)
+    interval = choose_interval(course, duration_s, prices, spare_s)
+    wanted_cost_s = duration_s * share * OVERRUN
+    if course.cost_share is not None:
+        wanted_cost_s = min(available_s, (duration_s * share + spare_s) * OVERRUN)
+    return Window(duration_s, max(wanted_cost_s, min(CALM_COST_S, available_s)), interval), None
 
 
-def choose_interval(course: Course, duration_s: float, prices: Prices) -> int:
+def choose_interval(course: Course, duration_s: float, prices: Prices, spare_s: float = 0.0) -> int:
     """The mean distance of samples: small enough for many, large enough for the price.
 
-    A power of two, so that windows of nearly equal rates are alike.
+    ``spare_s``: what samples of this window may cost beyond their share. A power of two, so that
+    windows of nearly equal rates are alike.
     """
     if course.cost_share is None:
         return course.interval_bytes
     traps_s = course.hits_per_s * prices.hit_ns * 1e-9
     samples_per_s = traps_s * SAMPLE_SHARE / (1 - SAMPLE_SHARE) / max(prices.sample_ns * 1e-9, 1e-9)
+    samples_per_s += spare_s / duration_s / max(prices.sample_ns * 1e-9, 1e-9)
     samples_per_s = min(samples_per_s, SAMPLES_PER_WINDOW_MAX / duration_s)
     wanted = course.bytes_per_s / max(samples_per_s, 1.0)
     interval = INTERVAL_MIN_BYTES
@@ -190,7 +201,7 @@ def account(course: Course, host: Spending, seen: Seen) -> tuple[Course, Spendin
     def blend(before: float, now: float) -> float:
         return before * (1 - weight) + now * weight
 
-    share = seen.cost_s / duration_s
+    share = max(0.0, seen.cost_s - seen.sample_cost_s - seen.overhead_s) / duration_s
     # Upwards at once, downwards slowly: a burst that was missed is dearer than a short window.
     before = course.cost_share or 0.0
     return (
@@ -198,6 +209,7 @@ def account(course: Course, host: Spending, seen: Seen) -> tuple[Course, Spendin
             course,
             spending=course.spending.less(seen.cost_s),
             cost_share=share if share > before else blend(before, share),
+            overhead_s=blend(course.overhead_s, seen.overhead_s),
             hits_per_s=blend(course.hits_per_s, seen.hits / duration_s),
             bytes_per_s=blend(course.bytes_per_s, seen.sampled_bytes / duration_s),
             interval_bytes=course.interval_bytes,
@@ -211,6 +223,6 @@ def account(course: Course, host: Spending, seen: Seen) -> tuple[Course, Spendin
 def rest_s(course: Course, window: Window, budget: Budget) -> float:
     """How long to leave the target alone after a window, so that the next can be as long."""
     share = course.cost_share or 0.0
-    needed_s = window.duration_s * share * OVERRUN
+    needed_s = window.duration_s * share * OVERRUN / (1 - SAMPLE_SHARE) + course.overhead_s
     earned_after_s = (needed_s - max(0.0, course.spending.saved_s)) / budget.target_share
     return min(max(earned_after_s, PERIOD_MIN_S), PERIOD_MAX_S)

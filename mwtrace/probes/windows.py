@@ -87,6 +87,10 @@ class Windows:
         check(lib.mw_governor_look(self._governor, window, raw), "look at a window")
         return self._result(raw)
 
+    def ask(self, window: int) -> None:
+        """End a window if it is still open, without waiting; ``look()`` says when it is over."""
+        check(lib.mw_governor_ask(self._governor, window), "end a window")
+
     def close(self, window: int) -> WindowResult:
         """End a window if it is still open, and forget it. Waits for the detaching."""
         raw = ffi.new("struct mw_window *")

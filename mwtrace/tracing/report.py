@@ -102,8 +102,7 @@ def conclude(
     if growth is not None and is_growing:
         missing = growth - explained
         if missing > growth * (1 - ENOUGH_EXPLAINED) or not sites:
-            named = set() if measured.python_is_inlined else {place_of(s.frames) for s in sites}
-            sites += _scaled(grown, missing, growth, named, measured)
+            sites += _scaled(grown, missing, growth, sites, measured)
     elif not sites:
         sites = [_grown(site, site.bytes_per_second, measured) for site in grown]
     sites = _merged(sites)
@@ -218,17 +217,26 @@ def _scaled(
     grown: Sequence[GrowthSite],
     missing: float,
     growth: float,
-    named: set[Place],
+    audited: Sequence[SiteProfile],
     measured: Measured,
 ) -> list[SiteProfile]:
-    """Growth sites that no audit has named, sharing out what audits left unexplained."""
+    """Growth sites, less what audits explain of their places, sharing out what is unexplained."""
     touched = sum(site.bytes_per_second for site in grown)
     scale = min(1.0, growth / touched) if touched else 0.0
-    rest = [site for site in grown if place_of(site.frames) not in named]
-    claimed = sum(site.bytes_per_second for site in rest) * scale
-    if claimed > missing > 0:
-        scale *= missing / claimed
-    return [_grown(site, site.bytes_per_second * scale, measured) for site in rest]
+    explained: dict[Place, float] = {}
+    for audit in audited:
+        place = place_of(audit.frames)._replace(through="")
+        explained[place] = explained.get(place, 0.0) + (audit.held_bytes_per_second or 0.0)
+    rates = []
+    for site in grown:
+        place = place_of(site.frames)._replace(through="")
+        rate = site.bytes_per_second * scale
+        known = min(rate, explained.get(place, 0.0))
+        explained[place] = explained.get(place, 0.0) - known
+        rates.append(rate - known)
+    claimed = sum(rates)
+    rest = missing / claimed if claimed > missing > 0 else 1.0
+    return [_grown(site, rate * rest, measured) for site, rate in zip(grown, rates) if rate > 0]
 
 
 def _merged(sites: Iterable[SiteProfile]) -> list[SiteProfile]:
@@ -266,24 +274,20 @@ def _sum(one: SiteProfile, other: SiteProfile) -> SiteProfile:
 
 
 def _places(profile: Profile) -> tuple[PlaceShare, ...]:
-    rates: dict[tuple[Place, KnownBy], float] = {}
-    shares: dict[tuple[Place, KnownBy], float] = {}
-    through: dict[tuple[Place, KnownBy], tuple[float, Place]] = {}
+    # A line is one place, whichever C function it calls, and however it is known; the site that
+    # keeps most gives the name of the one and the word for the other.
+    sites: dict[Place, list[SiteProfile]] = {}
     for site in profile.sites:
-        place = place_of(site.frames)
-        rate = site.slope_bytes_per_second or 0.0
-        # A line is one place, whichever C function it calls; the one that keeps most is named.
-        key = (place._replace(through=""), site.known_by)
-        rates[key] = rates.get(key, 0.0) + rate
-        shares[key] = shares.get(key, 0.0) + (profile.explained_share(site) or 0.0)
-        if rate > through.get(key, (0.0, place))[0] or key not in through:
-            through[key] = (rate, place)
-    is_growing = profile.growth_bytes_per_second is not None
-    found = [
-        PlaceShare(through[key][1], rate, shares[key] if is_growing else None, key[1])
-        for key, rate in rates.items()
-    ]
-    return tuple(sorted(found, key=lambda share: -share.bytes_per_second))
+        sites.setdefault(place_of(site.frames)._replace(through=""), []).append(site)
+    found = []
+    for mine in sites.values():
+        top = max(mine, key=lambda site: site.slope_bytes_per_second or 0.0)
+        rate = sum(site.slope_bytes_per_second or 0.0 for site in mine)
+        share = None
+        if profile.growth_bytes_per_second is not None:
+            share = sum(profile.explained_share(site) or 0.0 for site in mine)
+        found.append(PlaceShare(place_of(top.frames), rate, share, top.known_by))
+    return tuple(sorted(found, key=lambda place: -place.bytes_per_second))
 
 
 def _conclusion(growth: float | None, places: tuple[PlaceShare, ...]) -> str:

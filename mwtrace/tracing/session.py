@@ -15,23 +15,31 @@ freed and an untold one took its address, the first one would seem to live.
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from mwtrace.errors import HostError, ProcessError, ProcessGone
 from mwtrace.model import ProcessId
-from mwtrace.probes.governor import SAVED_MAX_S, Spending, Window, account, begin, plan, rest_s
+from mwtrace.probes.governor import (
+    PERIOD_MIN_S,
+    SAVED_MAX_S,
+    Spending,
+    Window,
+    account,
+    begin,
+    plan,
+    rest_s,
+)
 from mwtrace.probes.safety import Refusal, Severity, may_probe
 from mwtrace.probes.windows import WindowEnd
 from mwtrace.tell.profile import Frame
 from mwtrace.tracer import AuditReport, Domain, Layout, Order, ProcessRow, SiteRow
 from mwtrace.tracing.probing import ProbePlan, Probing
 from mwtrace.tracing.process import Growth, ProgramChanged, TracedProcess
-from mwtrace.tracing.windows import Closed, ProcessWindows
+from mwtrace.tracing.windows import POLL_S, Closed, ProcessWindows
 
-POLL_S = 0.02  # while a window is open: how often the ring is emptied
+LAST_WINDOW_S = 1.0  # the last one begins so long before windows end
 LATE_S = 0.3  # what detaching may take before it is waited for
 LOOK_S = 1.0  # identity, memory, thread lists
 AUDIT_S = 5.0  # survivors are looked at again, so that an exit does not take them along
@@ -95,7 +103,7 @@ class _Past:
 
     since_s: float
     until_s: float
-    duration_s: float  # of sampling, without what the probes took of it
+    duration_s: float  # of sampling, without what the process was behind by at its end
     is_good: bool  # its blocks were looked at in time
     is_counted: bool = False
 
@@ -152,7 +160,6 @@ class TraceSession:
         self._why = ""
         self._next_s = self._looked_s = self._audited_s = 0.0
         self._ended_s = 0.0
-        self._cpu_s = self._began_cpu_s = _cpu_s(process.pid)
 
     @property
     def pid(self) -> int:
@@ -234,11 +241,15 @@ class TraceSession:
         if now_s - self._looked_s >= LOOK_S:
             self._look(now_s)
         if self._windows is not None and self._windows.is_open:
-            if not self.exact and not self._windows.is_quiet and now_s >= self._windows.quiet_at_s:
-                self._look_first(now_s)
+            next_s = now_s + POLL_S
+            if not self.exact and not self._windows.is_quiet:
+                next_s = self._windows.note(now_s)
+                if now_s >= self._windows.quiet_at_s:
+                    self._look_first(now_s)
+                    next_s = now_s + POLL_S
             closed = self._windows.poll()
             if closed is None and now_s < self.until_s + LATE_S:
-                return self._next_poll_s(now_s)
+                return next_s
             self._take(closed or self._windows.end(), now_s)
         if now_s >= self.until_s:
             self._end(now_s, "")
@@ -249,13 +260,6 @@ class TraceSession:
             self._open(now_s)
         soon_s = now_s + POLL_S if self._state is State.OPEN else now_s + LOOK_S
         return min(soon_s, self.until_s, max(self._next_s, now_s + POLL_S))
-
-    def _next_poll_s(self, now_s: float) -> float:
-        assert self._windows is not None
-        next_s = now_s + POLL_S
-        if now_s < self._windows.quiet_at_s < next_s and not self._windows.is_quiet:
-            return self._windows.quiet_at_s
-        return next_s
 
     def _look_first(self, now_s: float) -> None:
         """Learn what the window's blocks contain, before one can be another unnoticed."""
@@ -274,7 +278,6 @@ class TraceSession:
         size_bytes = self.traced.private_bytes()
         if size_bytes is not None:
             self._growth.add(now_s, size_bytes)
-        self._cpu_s = _cpu_s(self.pid) or self._cpu_s
         if self.exact:
             # Also the tick at which live bytes are sampled for slopes.
             self._resolve(Order.GROWTH, now_s)
@@ -328,33 +331,22 @@ class TraceSession:
         totals.window_s += seen.duration_s
         totals.samples += seen.samples
         totals.interval_bytes = self._planned.interval_bytes
-        self._wait(now_s + rest_s(self._course, self._planned, self._probing.budget), "")
+        next_s = now_s + rest_s(self._course, self._planned, self._probing.budget)
+        last_s = self._windows_until_s - LAST_WINDOW_S
+        if next_s > last_s > now_s + PERIOD_MIN_S:
+            next_s = last_s  # with what there is: it would not be spent otherwise
+        self._wait(next_s, "")
         if self.exact:
             # Ended by something else than its time: go on, if the process does.
             self._next_s = now_s
         else:
-            duration_s = closed.sampled_s * self._productive(seen.cost_s / seen.duration_s)
+            duration_s = closed.sampled_s - closed.lag_s
             past = _Past(closed.since_s, closed.until_s, duration_s, closed.was_quiet)
             totals.past.append(past)
             totals.late_windows += not closed.was_quiet
             self._resolve(Order.LIVE, now_s)
         if closed.end is WindowEnd.GONE:
             raise ProcessGone(f"process {self.pid} ended")
-
-    def _productive(self, cost_share: float) -> float:
-        """How much of its work the process got done in a window, by what probes took of it.
-
-        One that had time to spare took the probes' from that. One that computes all the time
-        did less, so its rates were lower than they are outside of windows.
-        """
-        elapsed_s = self._looked_s - self.since_s
-        busy = (self._cpu_s - self._began_cpu_s - self._course.spending.spent_s) / max(
-            elapsed_s, LOOK_S
-        )
-        if elapsed_s < LOOK_S or busy <= 0.05:
-            return 1.0
-        cores = max(1, round(busy + 0.4))
-        return min(1.0, max(0.1, (cores - cost_share) / busy))
 
     def _wait(self, until_s: float, why: str) -> None:
         self._next_s, self._why = until_s, why
@@ -554,12 +546,3 @@ def _refuse_if_closed(traced: TracedProcess, closed: list[Refusal]) -> None:
                 f"cannot open a window on process {traced.pid}: {gate.reason}",
                 gate.remedy or "Growth sampling (--growth-only) needs no probe in it.",
             )
-
-
-def _cpu_s(pid: int) -> float:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            words = file.read(4096).rpartition(b")")[2].split()
-        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return 0.0

@@ -30,15 +30,32 @@ TAIL_S = 0.03
 TAIL_SHARE_MAX = 0.4
 
 
+# A window is made quiet when so much of what it may cost is spent: what the governor has to end
+# ends before its blocks were looked at, and to leave such ones out would leave out the busy times.
+QUIET_COST_SHARE = 0.6
+POLL_S = 0.02
+# A process that uses this much of a core between two looks has no time to spare.
+SATURATED_CORES = 0.9
+_CPU_CLOCK_OF_PROCESS = 2  # CPUCLOCK_SCHED, in the numbers of clocks that name another process
+
+
 class Closed(NamedTuple):
     """A window that is over; its blocks were allocated in [since_s, until_s)."""
 
     since_s: float
     until_s: float
     sampled_s: float  # for how long blocks were told
+    lag_s: float  # by which the process was behind, at the end of that, because of the probes
     end: WindowEnd
     seen: Seen
     was_quiet: bool  # False: it ended before its blocks could be looked at
+
+
+class _Noted(NamedTuple):
+    time_s: float = 0.0
+    cpu_s: float = 0.0
+    cost_s: float = 0.0
+    lag_s: float = 0.0
 
 
 class ProcessWindows:
@@ -56,7 +73,9 @@ class ProcessWindows:
         self._interval_bytes = 0
         self.since_s = 0.0
         self._quiet_s = 0.0  # when quiet() took effect; 0: not yet
-        self.quiet_at_s = 0.0  # when it should
+        self.quiet_at_s = 0.0  # when it should, at the latest
+        self._cost_max_s = 0.0
+        self._noted = _Noted()
         self._weight_bytes = 0
 
     @property
@@ -84,11 +103,33 @@ class ProcessWindows:
         self.since_s = time.monotonic()
         tail_s = min(TAIL_S, TAIL_SHARE_MAX * window.duration_s)
         self.quiet_at_s = self.since_s + window.duration_s - tail_s
+        self._cost_max_s = window.cost_max_s
+        self._noted = _Noted(self.since_s, _cpu_s(self._pid))
         self._aim(0)
         slot = unit.slot(self._pid)
         self._window = self._windows.open(
             self._pid, slot, window.duration_s, window.cost_max_s, report.links
         )
+
+    def note(self, now_s: float) -> float:
+        """See what the window has cost and how busy the process is; return when to look again.
+
+        Probes make a busy process fall behind, and one that has time to spare catches up. What
+        it is behind by at the end is work that the window did not see.
+        """
+        before = self._noted
+        cost_s = self._plan.prices.cost_s(self._probing.unit.counts(self._pid))
+        now = _Noted(now_s, _cpu_s(self._pid), cost_s)
+        elapsed_s = max(now_s - before.time_s, 1e-6)
+        cores = (now.cpu_s - before.cpu_s) / elapsed_s
+        lag_s = 0.0
+        if cores >= SATURATED_CORES:
+            lag_s = before.lag_s + (cost_s - before.cost_s) / max(1.0, cores)
+        self._noted = now._replace(lag_s=lag_s)
+        left_s = QUIET_COST_SHARE * self._cost_max_s - cost_s
+        if left_s <= 0:
+            self.quiet_at_s = min(self.quiet_at_s, now_s)
+        return max(min(now_s + POLL_S, now_s + left_s, self.quiet_at_s), now_s)
 
     def quiet(self) -> bool:
         """Tell no more blocks, and take all that were told; False: it is over already."""
@@ -99,13 +140,14 @@ class ProcessWindows:
         self._quiet_s = time.monotonic()
         # The governor may have stopped it in between, and we have let it go on: stop it again.
         if self._windows.look(self._window).end is not WindowEnd.OPEN:
-            self.stop()
+            self._aim(lib.MW_TARGET_STOPPED)
         self._drain()
         return True
 
     def stop(self) -> None:
-        """Make the programs return at once; the governor takes the probes out at its time."""
-        self._aim(lib.MW_TARGET_STOPPED)
+        """Make the programs return at once, and have the probes taken out; ``poll()`` follows."""
+        assert self._window is not None
+        self._windows.ask(self._window)
 
     def poll(self) -> Closed | None:
         """Return the window if it is over and its probes are gone, else None; waits for nothing."""
@@ -135,8 +177,18 @@ class ProcessWindows:
             counts["blocks_total"],
             max(0, self._allocated_bytes() - self._weight_bytes),
             result.end is WindowEnd.PRICE,
+            counts["blocks_total"] * self._plan.prices.sample_ns * 1e-9,
+            counts["stopped_hits_total"] * self._plan.prices.stopped_hit_ns * 1e-9,
         )
-        return Closed(self.since_s, until_s, sampled_s, result.end, seen, bool(self._quiet_s))
+        return Closed(
+            self.since_s,
+            until_s,
+            sampled_s,
+            min(self._noted.lag_s, 0.9 * sampled_s),
+            result.end,
+            seen,
+            bool(self._quiet_s),
+        )
 
     def close(self) -> None:
         """End the window and the governor; trace the process no more."""
@@ -157,3 +209,11 @@ class ProcessWindows:
         return sum(
             total.weight_bytes for row in table.processes for total in row.allocated.values()
         )
+
+
+def _cpu_s(pid: int) -> float:
+    # Processor time to the nanosecond; /proc has ticks of 10 ms.
+    try:
+        return time.clock_gettime((~pid << 3) | _CPU_CLOCK_OF_PROCESS)
+    except OSError:
+        return 0.0
