@@ -1,8 +1,8 @@
 """Real work in Python, counted in shared memory: workloads.py api|numpy|objects FILE.
 
 The file has 16 bytes; in the first eight it counts what it has done. It says "ready" and goes on
-until its input ends. SIGUSR1 starts tracemalloc, and stops it the next time; a second number in the file says
-which of both it has done.
+until its input ends. SIGUSR1 starts tracemalloc, and stops it the next time; the second eight bytes
+say whether it is on.
 """
 
 from __future__ import annotations
