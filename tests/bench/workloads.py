@@ -1,7 +1,8 @@
 """Real work in Python, counted in shared memory: workloads.py api|numpy|objects FILE.
 
-The file has eight bytes, in which it counts what it has done. It says "ready" and goes on until its
-input ends. SIGUSR1 starts tracemalloc, and stops it the next time.
+The file has 16 bytes; in the first eight it counts what it has done. It says "ready" and goes on
+until its input ends. SIGUSR1 starts tracemalloc, and stops it the next time; the second eight bytes
+say whether it is on.
 """
 
 from __future__ import annotations
@@ -84,13 +85,14 @@ def objects() -> Callable[[], None]:
 def main(name: str, path: str) -> None:
     step = {"api": api, "numpy": numpy, "objects": objects}[name]()
     with open(path, "r+b") as file:
-        done = mmap.mmap(file.fileno(), 8)
+        done = mmap.mmap(file.fileno(), 16)
 
     def toggle(number: int, frame: object) -> None:
         if tracemalloc.is_tracing():
             tracemalloc.stop()
         else:
             tracemalloc.start()
+        struct.pack_into("=Q", done, 8, tracemalloc.is_tracing())
 
     signal.signal(signal.SIGUSR1, toggle)
     print("ready", flush=True)
