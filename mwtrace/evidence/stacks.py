@@ -90,7 +90,7 @@ def _listed(image: Image) -> Iterator[tuple[int, int]]:
 
 def _members(image: Image, head: int) -> Iterator[tuple[int, int]]:
     """The stacks of the list at head; nothing if it does not come back to it."""
-    found = []
+    found: list[tuple[int, int]] = []
     node = image.word(head)
     for _ in range(THREADS_MAX):
         if node == head:
