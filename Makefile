@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c)
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv build check test test-kernel test-slow asan bench-watch bench-explain bench-trace clean
+.PHONY: help venv newer-pythons build check test test-kernel test-slow asan bench-watch bench-explain bench-trace clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -19,6 +19,9 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/pip install --quiet 'setuptools>=77' wheel 'cffi>=1.15'
 	$(BIN)/pip install --quiet --no-build-isolation --editable '.[dev]'
 	touch $@
+
+newer-pythons: ## unpack CPythons that this Debian has not, for tests (no root; 60 MB from its mirror)
+	tests/tools/newer-pythons
 
 # Only what changed is compiled; BPF objects are cheap and always are.
 build: venv ## compile the extension and the BPF objects into the source tree

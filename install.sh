@@ -111,7 +111,7 @@ install_mwtrace() {
 	# Built from a copy: the tree may be read-only, and nobody wants root's files in it.
 	copy=$(mktemp -d)
 	trap 'rm -rf "$copy"' EXIT
-	tar -C "$SOURCE" --exclude=./.git --exclude=./.venv --exclude=./build --exclude='./mwtrace/_bpf' \
+	tar -C "$SOURCE" --exclude=./.git --exclude=./.venv --exclude=./build --exclude='./mwtrace/_bpf' --exclude=./tests/.pythons \
 		--exclude='*.so' --exclude='*.egg-info' -cf - . | tar -C "$copy" -xf -
 	say "building mwtrace and installing it into $PREFIX"
 	# From a folder, pip installs the same version again, which is what we want.
@@ -128,6 +128,8 @@ prepare_development() {
 	need_python
 	say "making $SOURCE/.venv"
 	make -C "$SOURCE" PYTHON="$PYTHON" venv
+	say "unpacking newer Pythons into tests/.pythons"
+	make -C "$SOURCE" newer-pythons || say "they could not be had: tests go on without those versions"
 	say "done: now 'make check test', and as root 'make test-kernel asan'"
 }
 
