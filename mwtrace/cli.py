@@ -116,6 +116,9 @@ def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) 
     show_default=True,
     help="How programs come into the kernel: compiled when mwtrace was built, or here, by bcc.",
 )
+@click.option(
+    "--watch-only", is_flag=True, help="Read no suspect's memory and put no probe into any process."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell every verdict change, not only alarms.")
 @click.pass_context
 def cli(
@@ -130,6 +133,7 @@ def cli(
     record: Optional[str],
     no_bpf: bool,
     engine: str,
+    watch_only: bool,
     verbose: bool,
 ) -> None:
     """Find the services that leak memory on this host, without touching them.
@@ -168,6 +172,7 @@ def cli(
         pids=pids,
         allow_bpf=not no_bpf,
         engine=engine,
+        escalates=not watch_only,
     )
     watch(settings, services, once=once, as_json=as_json, record=record, is_verbose=verbose)
 

@@ -47,6 +47,7 @@ class Settings:
     keep_gone_s: float = 600.0  # a restarting service keeps its standing for this long
     limits: Limits = field(default_factory=Limits)
     thresholds: Thresholds = field(default_factory=Thresholds)
+    escalates: bool = True  # False: suspects are neither read nor sampled nor probed
     readings: ReadingLimits = field(default_factory=ReadingLimits)
     sites: SiteLimits = field(default_factory=SiteLimits)
 
@@ -172,10 +173,11 @@ class Daemon:
         boot_offset_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
         self.escalation.collect(time_s)
         changes = self.verdicts.update(table, boot_offset_s)
-        suspects = list(self.verdicts.suspects())
-        self.escalation.follow(suspects, time_s)
-        if self.source.has_bpf:
-            self.sites.follow(suspects)
+        if self.settings.escalates:
+            suspects = list(self.verdicts.suspects())
+            self.escalation.follow(suspects, time_s)
+            if self.source.has_bpf:
+                self.sites.follow(suspects)
         self.changes_total += len(changes)
         for teller in tellers:
             for incident, service in incidents:
