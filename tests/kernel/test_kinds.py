@@ -57,6 +57,12 @@ def running(folder: Path) -> Iterator[dict[str, Target]]:
             target.stop()
 
 
+def kept(lines: list[bytes]) -> list[dict[str, Any]]:
+    """Verdicts and findings; an OOM kill anywhere on the host is told too."""
+    objects = [json.loads(line) for line in lines]
+    return [told for told in objects if told["event"] != "oom_kill"]
+
+
 def told_of(targets: dict[str, Target]) -> tuple[list[dict[str, Any]], str]:
     """Watch until a kind is told of all; return all objects, and the words at the end."""
     pids = [str(target.pid) for target in targets.values()]
@@ -74,10 +80,10 @@ def told_of(targets: dict[str, Target]) -> tuple[list[dict[str, Any]], str]:
                 data = os.read(watch.stdout.fileno(), 1 << 16)
                 assert data, "the watch ended"
                 *lines, unread = (unread + data).split(b"\n")
-                objects += [json.loads(line) for line in lines]
+                objects += kept(lines)
         watch.send_signal(signal.SIGINT)
         out, err = watch.communicate(timeout=30)
-        objects += [json.loads(line) for line in (unread + out).splitlines()]
+        objects += kept((unread + out).splitlines())
         return objects, err.decode()
     finally:
         if watch.poll() is None:
