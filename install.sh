@@ -115,7 +115,8 @@ install_mwtrace() {
 		--exclude='*.so' --exclude='*.egg-info' -cf - . | tar -C "$copy" -xf -
 	say "building mwtrace and installing it into $PREFIX"
 	# From a folder, pip installs the same version again, which is what we want.
-	"$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$copy"
+	# trace: the disassembler that finds where a probe is cheap.
+	"$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "${copy}[trace]"
 	(cd / && "$PREFIX/bin/python" -c 'import mwtrace.capi')
 	mkdir -p "$(dirname "$LINK")"
 	ln -sfn "$PREFIX/bin/mwtrace" "$LINK"
@@ -128,6 +129,8 @@ prepare_development() {
 	need_python
 	say "making $SOURCE/.venv"
 	make -C "$SOURCE" PYTHON="$PYTHON" venv
+	say "fetching pprof, which reads our profiles back in tests"
+	"$SOURCE/tests/tools/fetch-pprof" || say "it could not be had: its tests are skipped"
 	say "unpacking newer Pythons into tests/.pythons"
 	make -C "$SOURCE" newer-pythons || say "they could not be had: tests go on without those versions"
 	say "done: now 'make check test', and as root 'make test-kernel asan'"
