@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fcntl
+import select
 import signal
 import sys
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
@@ -20,6 +22,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 from views import ALARM, PLAIN
 
 from mwtrace.tell.terminal import Screen
+
+
+def commands() -> Iterator[str]:
+    """Yield lines of standard input, never blocked in a read.
+
+    Python runs a handler between instructions: of a signal that comes right before a read, only
+    when the read is over.
+    """
+    while True:
+        if select.select([sys.stdin], [], [], 0.05)[0]:
+            line = sys.stdin.readline()
+            if not line:
+                return
+            yield line
 
 
 def main() -> None:
@@ -42,7 +58,7 @@ def main() -> None:
                 signal.sigtimedwait([], arguments.tick_s)
                 screen.draw(ALARM)
         print("ready", file=sys.stderr, flush=True)
-        for line in sys.stdin:
+        for line in commands():
             command, _, argument = line.strip().partition(" ")
             if command == "raise":
                 raise RuntimeError("as asked for")
