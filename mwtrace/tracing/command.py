@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -36,12 +37,14 @@ from mwtrace.tell.speedscope import speedscope
 from mwtrace.tell.units import format_bytes, format_duration, format_slope
 from mwtrace.tracing.demangle import demangle
 from mwtrace.tracing.growth import GrowthFacts, GrowthSampler
-from mwtrace.tracing.probing import Probing
+from mwtrace.tracing.probing import LIMITS, Probing
 from mwtrace.tracing.process import TracedProcess
 from mwtrace.tracing.report import Measured, TraceReport, conclude, renamed
 from mwtrace.tracing.session import Facts, TraceSession
 from mwtrace.tracing.symbolize import Modules
 
+# Whoever asks for every block has them all remembered: 150 MB when it is full.
+EXACT_LIMITS = replace(LIMITS, blocks_max=2 << 20)
 GROWTH_SITES = 200
 SITES = 200
 WAIT_MAX_S = 0.25  # between looks at the clock and the progress line
@@ -159,7 +162,8 @@ def trace(
         probing: Probing | None = None
         remarks: list[str] = []
         if not wish.growth_only:
-            probing = Probing(engine, host, modules, budget)
+            limits = EXACT_LIMITS if wish.exact else LIMITS
+            probing = Probing(engine, host, modules, budget, limits)
             undo.callback(probing.close)
             now_s = time.monotonic()
             session = TraceSession(probing, process, now_s, wish.seconds, wish.exact)

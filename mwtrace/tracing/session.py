@@ -156,6 +156,7 @@ class TraceSession:
         self._planned: Window | None = None
         self._totals = _Totals()
         self._audit = AuditReport()
+        self._untracked_total = 0  # blocks for which our table had no room
         self._state = State.LOOKING
         self._why = ""
         self._next_s = self._looked_s = self._audited_s = 0.0
@@ -221,7 +222,7 @@ class TraceSession:
             (self._ended_s or now_s) - self.since_s,
             totals.samples,
             sum(n for name, n in counts.items() if name.startswith("dropped_")),
-            counts.get("untracked_total", 0),
+            counts.get("untracked_total", 0) + self._untracked_total,
             totals.interval_bytes,
             self._growth.bytes_per_second(),
             self._audit,
@@ -386,6 +387,7 @@ class TraceSession:
     def _resolve(self, order: Order, now_s: float) -> None:
         """Name what is at the top while the process lives; afterwards nothing can be named."""
         table = self._probing.table(order, self.pid, RESOLVED_SITES)
+        self._untracked_total = table.counters["untracked_blocks_total"]
         self.traced.symbolizer.revalidate()
         for row in table.sites:
             if row.pid == self.pid:
