@@ -106,6 +106,12 @@ def test_six_ways_to_grow_are_six_kinds_each_with_a_next_step(tmp_path):
     assert "mwtrace trace" in found["malloc"]["advice"]
     assert "mwtrace trace" in found["mmap"]["advice"]
     assert "/task" in found["threads"]["advice"]
+    # The line that grows them is named with the verdict, by who touched fresh memory.
+    sites = {names[o["pid"]]: o["sites"] for o in objects if o["sites"]}
+    for name in ("dict", "malloc", "mmap"):
+        assert any(script("six_kinds") in frame for frame in sites[name][0]["frames"]) or (
+            "six_kinds.py" in sites[name][0]["place"]
+        ), sites[name]
     kept = found["kept"]
     assert not kept["is_leak"]
     assert kept["retained_bytes"] > kept["grown_between_bytes"] > 10 << 20
