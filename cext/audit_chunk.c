@@ -10,14 +10,15 @@
 enum {
 	PREV_INUSE = 1,
 	IS_MMAPPED = 2,
+	NON_MAIN_ARENA = 4,
 	FLAGS = 7,
 	CHUNK_BYTES_MIN = 32,
 	CHUNK_ALIGN = 16,
 	/* The rest of a chunk that is too small to be split off (memalign: MINSIZE). */
 	SLACK_BYTES_MAX = 32,
 	/* sizeof(struct tcache_perthread_struct) + header, 2.29 and 2.30 to 2.31: the key is its address. */
-	TCACHE_CHUNK_2_29 = 0x250,
-	TCACHE_CHUNK_2_30 = 0x290,
+	TCACHE_CHUNK_2_29 = 0x250 | PREV_INUSE,
+	TCACHE_CHUNK_2_30 = 0x290 | PREV_INUSE,
 	FAST_CHUNK_MAX = 128, /* M_MXFAST's default, with the header */
 	LOOKS = 4,	      /* second reads per block */
 };
@@ -81,13 +82,13 @@ static bool is_linked(const struct mw_block *block, const struct chunk *chunk, c
 
 /* glibc 2.29 to 2.31: word 1 of what lies in a tcache is the tcache's address,
  * and word 0 a plain link.  A living word 1 may point at anything, even behind
- * a number like a tcache's size, hence both. */
+ * a number like a tcache's size (Python's 594), hence both, and the flags. */
 static bool is_keyed(const struct chunk *chunk, const struct look *look)
 {
-	uint64_t key_bytes = bytes_of(look->key_size), link = chunk->words[0];
+	uint64_t key_size = look->key_size & ~(uint64_t)NON_MAIN_ARENA, link = chunk->words[0];
 
 	return (!link || is_address(link)) && is_address(chunk->words[1]) &&
-	       (key_bytes == TCACHE_CHUNK_2_29 || key_bytes == TCACHE_CHUNK_2_30);
+	       (key_size == TCACHE_CHUNK_2_29 || key_size == TCACHE_CHUNK_2_30);
 }
 
 /* CPython's debug hooks put the size, big-endian, and a letter before seven

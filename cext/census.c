@@ -44,10 +44,7 @@ struct mw_census {
 	const struct mw_chunk *chunk;	  /* the one in hand */
 	const struct mw_mapping *mapping; /* the one that is scanned */
 	uint64_t skip_until;		  /* inside an object */
-	uint64_t pool_address, pool_end;
-	struct mw_pool pool;
-	int pool_is_marked; /* pool_free says which blocks hold nothing */
-	uint64_t pool_free[MW_POOL_FREE_WORDS];
+	struct mw_pool_marks pool;	  /* the one in hand */
 	uint64_t large_end;
 	uint32_t zone_count, zone;
 	uint32_t dict_count, buffer_count, large_count, mapping_count;
@@ -273,29 +270,9 @@ static int take_pool(struct mw_census *census, const uint8_t *page, uint64_t add
 	census->totals.pools++;
 	census->totals.pool_anon_bytes += present;
 	census->totals.pool_in_use_bytes += pool.in_use_bytes < present ? pool.in_use_bytes : present;
-	census->pool_address = address;
-	census->pool_end = address + pool.pool_bytes;
-	census->pool = pool;
-	census->pool_is_marked = 0;
-	if (pool.pool_bytes <= census->chunk->available - (address - census->chunk->address)) {
-		int found = mw_pool_mark_free(page, address, pool.block_bytes, pool.block_count, census->pool_free);
-
-		/* else it changed while it was read */
-		census->pool_is_marked = found >= 0 && (uint32_t)found + pool.used_count == pool.block_count;
-	}
+	mw_pool_marks_set(&census->pool, &pool, address, page,
+			  census->chunk->available - (address - census->chunk->address));
 	return 1;
-}
-
-/* Whether address lies in a block of the pool at hand that nobody has.  What is
- * left in there of dead objects would pass for alive at times. */
-static int is_in_free_block(const struct mw_census *census, uint64_t address)
-{
-	uint64_t index;
-
-	if (!census->pool_is_marked || address >= census->pool_end)
-		return 0;
-	index = (address - census->pool_address - MW_POOL_HEADER_BYTES) / census->pool.block_bytes;
-	return index >= census->pool.block_count || mw_pool_is_free(census->pool_free, index);
 }
 
 static int is_zero(const uint8_t *page)
@@ -316,7 +293,7 @@ static int claim_page(struct mw_census *census, const uint8_t *page, uint64_t ad
 		census->zone++;
 	if (census->zone < census->zone_count && address >= census->zones[census->zone].start)
 		return census->zones[census->zone].kind != MW_ZONE_STACK;
-	if (address < census->pool_end || address < census->large_end)
+	if (address < census->pool.end || address < census->large_end)
 		return 1;
 	if (!(census->mapping->flags & MW_MAPPING_FILE) &&
 	    (take_pool(census, page, address) || take_large(census, page, address)))
@@ -342,7 +319,7 @@ static void scan_page(struct mw_census *census, const uint8_t *here, uint64_t av
 		const uint8_t *before = has_front || i ? here + i - 16 : NULL;
 
 		if (!mw_looks_like_object(layout, mw_word(here + i), mw_word(here + i + 8)) ||
-		    is_in_free_block(census, address + i))
+		    mw_pool_marks_has_free(&census->pool, address + i))
 			continue;
 		if (!mw_object_read(census->types, here + i, available - i, before, address + i, census->mapping->end,
 				    &object))
@@ -360,7 +337,8 @@ static int visit_chunk(void *context, const struct mw_chunk *chunk)
 
 	if (census->mapping != chunk->mapping) {
 		census->mapping = chunk->mapping;
-		census->skip_until = census->pool_end = census->large_end = 0;
+		census->skip_until = census->large_end = 0;
+		census->pool = (struct mw_pool_marks){0};
 	}
 	if (census->dict_count > DICTS_MAX - MW_CHUNK_BYTES / 16)
 		flush_dicts(census);

@@ -246,8 +246,9 @@ static int is_target(const struct mw_holders *holders, uint64_t word)
 	return 0;
 }
 
-/* In which object or block does the word at offset into the chunk lie? */
-static void place_hit(struct mw_holders *holders, const struct mw_chunk *chunk, uint64_t offset, struct hit *hit)
+/* In which object or block does the word at offset into the chunk lie?  0: in
+ * one that is free, where it was left behind. */
+static int place_hit(struct mw_holders *holders, const struct mw_chunk *chunk, uint64_t offset, struct hit *hit)
 {
 	static const uint32_t fronts[] = {16, 0, 32};
 	const struct mw_python_layout *layout = &holders->types->layout;
@@ -255,11 +256,20 @@ static void place_hit(struct mw_holders *holders, const struct mw_chunk *chunk, 
 	struct mw_object object;
 	struct mw_pool pool;
 
+	if (holders->pool.address == pool_address && mw_pool_marks_has_free(&holders->pool, hit->location))
+		return 0;
 	if (pool_address >= chunk->address && hit->location - pool_address >= 48 &&
 	    mw_pool_read(layout, chunk->bytes + (pool_address - chunk->address), pool_address, &pool)) {
 		uint64_t block =
 		    (hit->location - pool_address - 48) / pool.block_bytes * pool.block_bytes + 48 + pool_address;
 
+		if (holders->pool.address != pool_address) {
+			mw_pool_marks_set(&holders->pool, &pool, pool_address,
+					  chunk->bytes + (pool_address - chunk->address),
+					  chunk->available - (pool_address - chunk->address));
+			if (mw_pool_marks_has_free(&holders->pool, hit->location))
+				return 0;
+		}
 		hit->block = block;
 		hit->block_bytes = pool.block_bytes;
 		for (uint32_t f = 0; f < 3; f++) {
@@ -270,10 +280,10 @@ static void place_hit(struct mw_holders *holders, const struct mw_chunk *chunk, 
 					   chunk->mapping->end, &object) &&
 			    object.type->front_bytes == fronts[f]) {
 				hit->object = at;
-				return;
+				return 1;
 			}
 		}
-		return;
+		return 1;
 	}
 	/* Elsewhere: the nearest object in front whose body reaches this far. */
 	for (uint64_t back = offset & 15; back <= LOOK_BACK_BYTES && back <= offset; back += 16) {
@@ -284,9 +294,10 @@ static void place_hit(struct mw_holders *holders, const struct mw_chunk *chunk, 
 			if (object.inline_bytes > back || object.type->kind == MW_TYPE_GENERATOR)
 				hit->object = at;
 			/* what lies behind the end of one object is not inside an earlier one */
-			return;
+			return 1;
 		}
 	}
+	return 1;
 }
 
 static int visit_search(void *context, const struct mw_chunk *chunk)
@@ -304,14 +315,14 @@ static int visit_search(void *context, const struct mw_chunk *chunk)
 			holders->totals.references_dropped_total++;
 			continue;
 		}
-		hit = &holders->hits[holders->hit_count++];
+		hit = &holders->hits[holders->hit_count];
 		*hit = (struct hit){
 		    .location = chunk->address + i,
 		    .target = word,
 		    .flags = chunk->mapping->flags,
 		};
-		if (!(hit->flags & MW_MAPPING_STACK))
-			place_hit(holders, chunk, i, hit);
+		if (hit->flags & MW_MAPPING_STACK || place_hit(holders, chunk, i, hit))
+			holders->hit_count++;
 	}
 	return 0;
 }
@@ -322,6 +333,7 @@ static int search(struct mw_holders *holders, const uint64_t *targets, uint32_t 
 	int rc = set_targets(holders, targets, count);
 
 	holders->hit_count = 0;
+	holders->pool = (struct mw_pool_marks){0}; /* may have changed since */
 	if (rc)
 		return rc;
 	holders->totals.passes_total++;

@@ -24,18 +24,19 @@ enum {
 };
 
 enum mw_reference_how {
-	MW_BY_FIELD = 1,     /* inside owner; place: byte offset, negative in front of it */
-	MW_BY_ITEM = 2,	     /* tuple or list; place: index */
-	MW_BY_KEY = 3,	     /* value of a dict; label: its key */
-	MW_BY_BEING_KEY = 4, /* key of a dict */
-	MW_BY_ATTRIBUTE = 5, /* attribute of an object; label: its name */
-	MW_BY_MEMBER = 6,    /* in a set */
-	MW_BY_QUEUE = 7,     /* in a deque */
-	MW_BY_LOCAL = 8,     /* local variable of a frame; label: function and name; owner 0 or the frame object */
-	MW_BY_STACK = 9,     /* on a stack of C; no owner */
-	MW_BY_STATIC = 10,   /* in static data of a program or library; no owner */
-	MW_BY_RAW = 11,	     /* in memory that is no Python object's; no owner */
-	MW_BY_WEAK = 12,     /* a weak reference, or what a list once held: holds nothing */
+	MW_BY_FIELD = 1,      /* inside owner; place: byte offset, negative in front of it */
+	MW_BY_ITEM = 2,	      /* tuple or list; place: index */
+	MW_BY_KEY = 3,	      /* value of a dict; label: its key */
+	MW_BY_BEING_KEY = 4,  /* key of a dict */
+	MW_BY_ATTRIBUTE = 5,  /* attribute of an object; label: its name */
+	MW_BY_MEMBER = 6,     /* in a set */
+	MW_BY_QUEUE = 7,      /* in a deque */
+	MW_BY_LOCAL = 8,      /* local variable of a frame; label: function and name; owner 0 or the frame object */
+	MW_BY_STACK = 9,      /* on a stack of C; no owner */
+	MW_BY_STATIC = 10,    /* in static data of a program or library; no owner */
+	MW_BY_RAW = 11,	      /* in memory that is no Python object's; no owner */
+	MW_BY_WEAK = 12,      /* a weak reference, or what a list once held: holds nothing */
+	MW_BY_FREE_LIST = 13, /* in the interpreter's list of free objects: left behind, holds nothing */
 };
 
 struct mw_reference {

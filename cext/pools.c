@@ -28,3 +28,19 @@ int mw_pool_mark_free(const uint8_t *copy, uint64_t address, uint32_t block_byte
 	}
 	return found;
 }
+
+void mw_pool_marks_set(struct mw_pool_marks *marks, const struct mw_pool *pool, uint64_t address, const uint8_t *copy,
+		       uint64_t available)
+{
+	int found = -1;
+
+	marks->address = address;
+	marks->end = address + pool->pool_bytes;
+	marks->block_bytes = pool->block_bytes;
+	marks->block_count = pool->block_count;
+	/* pages behind the last block that was handed out may not be there */
+	if (available >= MW_POOL_HEADER_BYTES + (uint64_t)pool->block_count * pool->block_bytes)
+		found = mw_pool_mark_free(copy, address, pool->block_bytes, pool->block_count, marks->free);
+	/* else it changed while it was read */
+	marks->is_sure = found >= 0 && (uint32_t)found + pool->used_count == pool->block_count;
+}

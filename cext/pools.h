@@ -7,6 +7,8 @@
 #ifndef MW_POOLS_H
 #define MW_POOLS_H
 
+#include "pyobject.h"
+
 #include <stdint.h>
 
 enum {
@@ -20,9 +22,33 @@ enum {
 int mw_pool_mark_free(const uint8_t *copy, uint64_t address, uint32_t block_bytes, uint32_t block_count,
 		      uint64_t ret[MW_POOL_FREE_WORDS]);
 
+/* A pool's blocks that hold nothing; of one pool at a time. */
+struct mw_pool_marks {
+	uint64_t address, end; /* both 0: of none */
+	uint32_t block_bytes;
+	uint32_t block_count;
+	int is_sure; /* its list and its counters agreed */
+	uint64_t free[MW_POOL_FREE_WORDS];
+};
+
+/* Mark a pool, of which available bytes from address on lie at copy. */
+void mw_pool_marks_set(struct mw_pool_marks *marks, const struct mw_pool *pool, uint64_t address, const uint8_t *copy,
+		       uint64_t available);
+
 static inline int mw_pool_is_free(const uint64_t marks[MW_POOL_FREE_WORDS], uint64_t index)
 {
 	return marks[index / 64] >> (index % 64) & 1;
+}
+
+/* Whether address lies in a block that nobody has: what is there was left behind. */
+static inline int mw_pool_marks_has_free(const struct mw_pool_marks *marks, uint64_t address)
+{
+	uint64_t index;
+
+	if (!marks->is_sure || address >= marks->end || address < marks->address + MW_POOL_HEADER_BYTES)
+		return 0;
+	index = (address - marks->address - MW_POOL_HEADER_BYTES) / marks->block_bytes;
+	return index >= marks->block_count || mw_pool_is_free(marks->free, index);
 }
 
 #endif

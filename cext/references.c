@@ -6,6 +6,7 @@
 enum {
 	FRAME_WORDS_MAX = 96, /* locals and value stack searched through for the head of a frame */
 	LINKS_MAX = 1 << 16,  /* of a deque */
+	FREE_LIST_RUN = 8,    /* pointers to one type in a row; the interpreter has threes of its own */
 };
 
 static uint64_t read_word(struct mw_holders *holders, uint64_t address)
@@ -229,6 +230,27 @@ static int explain_table(struct mw_holders *holders, struct mw_reference *refere
 	}
 }
 
+/* Up to 3.13 the interpreter keeps dead objects of a type in an array of its
+ * static data.  What was taken out of it again stands there still. */
+static int is_in_free_list(struct mw_holders *holders, const struct mw_reference *reference)
+{
+	const struct mw_mapping *own = mw_regions_find(holders->regions, reference->location);
+	uint64_t type = read_word(holders, reference->target + 8), words[2 * FREE_LIST_RUN - 1];
+	uint32_t run = 1;
+
+	if (!own || own != mw_regions_find(holders->regions, holders->types->type_type) ||
+	    !read_words(holders, reference->location - 8 * (FREE_LIST_RUN - 1), words, 2 * FREE_LIST_RUN - 1))
+		return 0;
+	for (uint32_t i = FREE_LIST_RUN - 1; i-- && !(words[i] & 15) && read_word(holders, words[i] + 8) == type;)
+		run++;
+	for (uint32_t i = FREE_LIST_RUN; i < 2 * FREE_LIST_RUN - 1; i++) {
+		if ((words[i] & 15) || read_word(holders, words[i] + 8) != type)
+			break;
+		run++;
+	}
+	return run >= FREE_LIST_RUN;
+}
+
 /* A hit that no object's own body explains. */
 void mw_reference_in_raw(struct mw_holders *holders, struct mw_reference *reference, uint32_t flags)
 {
@@ -237,7 +259,7 @@ void mw_reference_in_raw(struct mw_holders *holders, struct mw_reference *refere
 	else if (explain_table(holders, reference))
 		return;
 	else if (flags & MW_MAPPING_FILE)
-		reference->how = MW_BY_STATIC;
+		reference->how = is_in_free_list(holders, reference) ? MW_BY_FREE_LIST : MW_BY_STATIC;
 	else if (!explain_frame(holders, reference) && !explain_deque(holders, reference))
 		reference->how = MW_BY_RAW;
 }

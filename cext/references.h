@@ -7,6 +7,7 @@
 #define MW_REFERENCES_H
 
 #include "holders.h"
+#include "pools.h"
 
 enum {
 	MW_SAMPLES_MAX = 4096,
@@ -60,7 +61,8 @@ struct mw_holders {
 	uint32_t sample_count, sample_limit;
 	uint32_t table_count;
 	uint32_t hit_count, reference_count;
-	int all_tables; /* no pools: small tables too */
+	struct mw_pool_marks pool; /* that the last hit lay in */
+	int all_tables;		   /* no pools: small tables too */
 	const struct mw_mapping *mapping;
 	struct mw_holders_totals totals;
 	uint8_t filter[MW_FILTER_BITS / 8];

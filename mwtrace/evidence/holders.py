@@ -115,7 +115,7 @@ class _Search:
         return self._without_stale([found[0][i] for i in range(count[0])])
 
     def _without_stale(self, found: list[CData]) -> list[Reference]:
-        """Drop words in memory that malloc has free: what lies there was held before."""
+        """Drop words in what is free: what lies there was held before."""
         raw = [int(c.location) for c in found if c.how == lib.MW_BY_RAW]
         stale = set()
         if raw:
@@ -123,7 +123,11 @@ class _Search:
                 self._free_memory = FreeMemory(self.image, self.budget)
             stale = self._free_memory.holding(raw)
         self.stale_references_total += len(stale)
-        return [self._reference(c) for c in found if int(c.location) not in stale]
+        return [
+            self._reference(c)
+            for c in found
+            if c.how != lib.MW_BY_FREE_LIST and int(c.location) not in stale
+        ]
 
     def _reference(self, c: CData) -> Reference:
         kind = self.kinds.get(int(c.owner_kind), OwnerKind.OTHER) if c.owner else OwnerKind.OTHER
