@@ -37,7 +37,7 @@ SAMPLE_SHARE = 0.25
 SPARE_SHARE = 0.7
 INTERVAL_MIN_BYTES = 1 << 10
 INTERVAL_MAX_BYTES = 1 << 30
-FIRST_INTERVAL_BYTES = 512 << 10
+FIRST_INTERVAL_BYTES = 32 << 10
 # More samples in a window name the sites no better, and fill the ring.
 SAMPLES_PER_WINDOW_MAX = 50_000
 # How much a new rate counts against the ones before.

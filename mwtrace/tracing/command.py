@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -48,7 +49,9 @@ EXACT_LIMITS = replace(LIMITS, blocks_max=2 << 20)
 GROWTH_SITES = 200
 SITES = 200
 WAIT_MAX_S = 0.25  # between looks at the clock and the progress line
-EXACT_WAIT_S = 0.01  # every block is told: the ring fills fast
+# Every block is told: the ring of 1 MiB fills in some 20 ms.
+DRAIN_S = 0.01
+DRAIN_REST_S = 0.0005  # in which others get at the books
 PROGRESS_S = 0.5
 SHARE_MIN = 0.0001
 
@@ -159,7 +162,7 @@ def trace(
     budget = Budget(wish.budget_share, max(2 * wish.budget_share, Budget().host_share))
     with ExitStack() as undo:
         session: TraceSession | None = None
-        probing: Probing | None = None
+        probing = None
         remarks: list[str] = []
         if not wish.growth_only:
             limits = EXACT_LIMITS if wish.exact else LIMITS
@@ -174,7 +177,9 @@ def trace(
             sampler.watch(process, time.monotonic())
         elif session is None:
             raise EngineError(remarks[0])
-        _wait(session, probing, sampler, process.pid, wish, is_stopped)
+        if probing is not None and wish.exact:
+            undo.enter_context(_drained(probing))
+        _wait(session, sampler, process.pid, wish, is_stopped)
         return _outcome(session, sampler, process.pid, title, wish, remarks)
 
 
@@ -191,7 +196,6 @@ def _sampler(
 
 def _wait(
     session: TraceSession | None,
-    probing: Probing | None,
     sampler: GrowthSampler | None,
     pid: int,
     wish: Wish,
@@ -220,12 +224,27 @@ def _wait(
                 return
             progress.show(session.facts(now_s) if session else None, now_s - began_s)
             wait_s = min(max(next_s - time.monotonic(), 0.0), WAIT_MAX_S)
-            if probing is not None and wish.exact:
-                probing.drain(min(wait_s, EXACT_WAIT_S))
-            else:
-                time.sleep(wait_s)
+            time.sleep(wait_s)
     finally:
         progress.clear()
+
+
+@contextmanager
+def _drained(probing: Probing) -> Iterator[None]:
+    """Empty the ring all the time, in a thread that does so without the interpreter lock."""
+    ending = threading.Event()
+
+    def drain() -> None:
+        while not ending.wait(DRAIN_REST_S):
+            probing.drain(DRAIN_S)
+
+    thread = threading.Thread(target=drain, name="drain")
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
 
 
 def _outcome(

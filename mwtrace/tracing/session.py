@@ -24,6 +24,7 @@ from mwtrace.model import ProcessId
 from mwtrace.probes.governor import (
     PERIOD_MIN_S,
     SAVED_MAX_S,
+    WINDOW_MIN_S,
     Spending,
     Window,
     account,
@@ -304,10 +305,11 @@ class TraceSession:
                 assert wait is not None
                 self._wait(wait.until_s, wait.why)
                 return
-            if now_s + planned.duration_s > self._windows_until_s and self._totals.windows:
+            left_s = self._windows_until_s - now_s
+            if left_s < WINDOW_MIN_S:
                 self._wait(self.until_s, "what was allocated must grow old")
                 return
-            window = planned
+            window = planned._replace(duration_s=min(planned.duration_s, left_s))
         self._spend_until(now_s)
         self._windows.open(window, window.interval_bytes)
         self._planned = window
@@ -334,7 +336,7 @@ class TraceSession:
         totals.interval_bytes = self._planned.interval_bytes
         next_s = now_s + rest_s(self._course, self._planned, self._probing.budget)
         last_s = self._windows_until_s - LAST_WINDOW_S
-        if next_s > last_s > now_s + PERIOD_MIN_S:
+        if next_s > last_s >= now_s + PERIOD_MIN_S:
             next_s = last_s  # with what there is: it would not be spent otherwise
         self._wait(next_s, "")
         if self.exact:

@@ -22,6 +22,7 @@ from mwtrace.probes.attach import Refusal, attach
 from mwtrace.probes.governor import Seen, Window
 from mwtrace.probes.windows import WindowEnd, Windows
 from mwtrace.tracer import Order
+from mwtrace.tracing.busy import Lag
 from mwtrace.tracing.probing import ProbePlan, Probing
 from mwtrace.tracing.unit import cookie
 
@@ -34,9 +35,8 @@ TAIL_SHARE_MAX = 0.4
 # ends before its blocks were looked at, and to leave such ones out would leave out the busy times.
 QUIET_COST_SHARE = 0.6
 POLL_S = 0.02
-# A process that uses this much of a core between two looks has no time to spare.
-SATURATED_CORES = 0.9
-_CPU_CLOCK_OF_PROCESS = 2  # CPUCLOCK_SCHED, in the numbers of clocks that name another process
+# Of a window: what is left is the work that was done, and too little of it proves nothing.
+LAG_SHARE_MAX = 0.9
 
 
 class Closed(NamedTuple):
@@ -49,13 +49,6 @@ class Closed(NamedTuple):
     end: WindowEnd
     seen: Seen
     was_quiet: bool  # False: it ended before its blocks could be looked at
-
-
-class _Noted(NamedTuple):
-    time_s: float = 0.0
-    cpu_s: float = 0.0
-    cost_s: float = 0.0
-    lag_s: float = 0.0
 
 
 class ProcessWindows:
@@ -75,7 +68,7 @@ class ProcessWindows:
         self._quiet_s = 0.0  # when quiet() took effect; 0: not yet
         self.quiet_at_s = 0.0  # when it should, at the latest
         self._cost_max_s = 0.0
-        self._noted = _Noted()
+        self._lag: Lag | None = None
         self._weight_bytes = 0
 
     @property
@@ -104,7 +97,8 @@ class ProcessWindows:
         tail_s = min(TAIL_S, TAIL_SHARE_MAX * window.duration_s)
         self.quiet_at_s = self.since_s + window.duration_s - tail_s
         self._cost_max_s = window.cost_max_s
-        self._noted = _Noted(self.since_s, _cpu_s(self._pid))
+        has_one_lock = bool(plan.flags & lib.MW_TARGET_PYTHON_STACKS)
+        self._lag = Lag(self._pid, has_one_lock, self.since_s)
         self._aim(0)
         slot = unit.slot(self._pid)
         self._window = self._windows.open(
@@ -112,20 +106,10 @@ class ProcessWindows:
         )
 
     def note(self, now_s: float) -> float:
-        """See what the window has cost and how busy the process is; return when to look again.
-
-        Probes make a busy process fall behind, and one that has time to spare catches up. What
-        it is behind by at the end is work that the window did not see.
-        """
-        before = self._noted
+        """See what the window has cost and how busy the process is; return when to look again."""
         cost_s = self._plan.prices.cost_s(self._probing.unit.counts(self._pid))
-        now = _Noted(now_s, _cpu_s(self._pid), cost_s)
-        elapsed_s = max(now_s - before.time_s, 1e-6)
-        cores = (now.cpu_s - before.cpu_s) / elapsed_s
-        lag_s = 0.0
-        if cores >= SATURATED_CORES:
-            lag_s = before.lag_s + (cost_s - before.cost_s) / max(1.0, cores)
-        self._noted = now._replace(lag_s=lag_s)
+        if self._lag is not None:
+            self._lag.note(now_s, cost_s)
         left_s = QUIET_COST_SHARE * self._cost_max_s - cost_s
         if left_s <= 0:
             self.quiet_at_s = min(self.quiet_at_s, now_s)
@@ -184,7 +168,7 @@ class ProcessWindows:
             self.since_s,
             until_s,
             sampled_s,
-            min(self._noted.lag_s, 0.9 * sampled_s),
+            min(self._lag.lag_s if self._lag else 0.0, LAG_SHARE_MAX * sampled_s),
             result.end,
             seen,
             bool(self._quiet_s),
@@ -209,11 +193,3 @@ class ProcessWindows:
         return sum(
             total.weight_bytes for row in table.processes for total in row.allocated.values()
         )
-
-
-def _cpu_s(pid: int) -> float:
-    # Processor time to the nanosecond; /proc has ticks of 10 ms.
-    try:
-        return time.clock_gettime((~pid << 3) | _CPU_CLOCK_OF_PROCESS)
-    except OSError:
-        return 0.0
