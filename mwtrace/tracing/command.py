@@ -454,10 +454,14 @@ def probes(pid: int, engine: Engine | None = None) -> str:
 
 
 def parse_share(text: str) -> float:
-    """Read "1%", "0.5 %" or "0.01"; raises ConfigError for what is no share of a budget."""
+    """Read "1%", "0.5 %" or "0.01"; raises ConfigError for what is no share of a budget.
+
+    A bare 1 is refused: who writes it means 1%, and would get all of the process's time.
+    """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
     share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
-    if not SHARE_MIN <= share <= 1.0:
+    is_bare = found is not None and not found[2]
+    if not SHARE_MIN <= share <= 1.0 or (is_bare and share == 1.0):
         raise ConfigError(
             f"a budget of {printable(text)} is no part of a process's time",
             f"Say for example 1%; from {SHARE_MIN:.2%} to 100%.",
