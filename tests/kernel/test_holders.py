@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from interpreters import interpreters, label, on_every_python, script
+from interpreters import on_every_python, script
 from target import Target
 
 from mwtrace.evidence.holders import holders_process
@@ -63,8 +63,7 @@ def test_counts_higher_than_the_references_found_are_told_as_a_missing_decref(py
     assert holders.paths[0].text == "no holder found for __main__.Session"
 
 
-# Of the newer suites' builds it is not told reliably: docs/explain.md says so.
-@pytest.mark.parametrize("python", [p for p in interpreters() if "/.pythons/" not in p], ids=label)
+@on_every_python
 def test_what_lies_in_leaked_lists_is_told_as_a_missing_decref_of_lists(python):
     holders = holders_of(python, "missing-decref-of-lists")
     assert holders.missing_decref
