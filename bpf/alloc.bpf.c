@@ -242,7 +242,7 @@ static __always_inline void tell_alloc(struct pt_regs *ctx, struct hit *hit, str
 	    .flags = flags | (interval ? 0 : MW_BLOCK_EXACT),
 	};
 
-	read_stacks(ctx, hit, &event);
+	read_stacks(ctx, AT_PROBE, hit, &event);
 	if (!tell_block(hit, &event)) {
 		COUNT(hit, dropped_blocks_total);
 		return;

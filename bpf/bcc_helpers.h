@@ -41,12 +41,14 @@ static uint64_t (*bpf_ringbuf_query)(void *ring, uint64_t flags) = (void *)134;
 static uint64_t (*bpf_get_attach_cookie)(void *ctx) = (void *)174;
 static long (*bpf_loop)(uint32_t steps, void *callback, void *context, uint64_t flags) = (void *)181;
 
-/* Where a function's arguments are, on x86-64. */
+/* Registers by what they are for, on x86-64. */
 #define PT_REGS_PARM1(registers) ((registers)->di)
 #define PT_REGS_PARM2(registers) ((registers)->si)
 #define PT_REGS_PARM3(registers) ((registers)->dx)
 #define PT_REGS_PARM4(registers) ((registers)->cx)
 #define PT_REGS_RC(registers) ((registers)->ax)
 #define PT_REGS_SP(registers) ((registers)->sp)
+#define PT_REGS_FP(registers) ((registers)->bp)
+#define PT_REGS_IP(registers) ((registers)->ip)
 
 #endif

@@ -36,7 +36,7 @@ static __always_inline void tell_growth(void *ctx, struct hit *hit, uint64_t add
 	    .flags = flags | (interval == 1 ? MW_BLOCK_EXACT : 0),
 	};
 
-	read_stacks(ctx, hit, &event);
+	read_stacks(ctx, AT_TRACEPOINT, hit, &event);
 	if (tell_block(hit, &event))
 		COUNT(hit, growths_total);
 	else

@@ -44,7 +44,7 @@ static __always_inline void tell(void *ctx, struct hit *hit, uint32_t kind, uint
 	};
 
 	if (kind == MW_BLOCK_MAP)
-		read_stacks(ctx, hit, &event);
+		read_stacks(ctx, AT_TRACEPOINT, hit, &event);
 	if (tell_block(hit, &event))
 		COUNT(hit, maps_total);
 	else

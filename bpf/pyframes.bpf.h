@@ -10,7 +10,7 @@
 #ifndef MW_PYFRAMES_BPF_H
 #define MW_PYFRAMES_BPF_H
 
-#include "stacks.bpf.h"
+#include "frames.bpf.h"
 #include "task.bpf.h"
 
 enum {
@@ -188,7 +188,7 @@ static __always_inline uint64_t python_stack(struct hit *hit, struct scratch *sc
 }
 
 /* Both stacks of the current thread, as far as the target wants them. */
-static __always_inline void read_stacks(void *ctx, struct hit *hit, struct mw_block_event *event)
+static __always_inline void read_stacks(void *ctx, enum stack_at at, struct hit *hit, struct mw_block_event *event)
 {
 	uint32_t wanted = hit->target->flags & (MW_TARGET_NATIVE_STACKS | MW_TARGET_PYTHON_STACKS);
 	struct scratch *scratch;
@@ -201,7 +201,8 @@ static __always_inline void read_stacks(void *ctx, struct hit *hit, struct mw_bl
 		return;
 	}
 	if (wanted & MW_TARGET_NATIVE_STACKS)
-		event->native_stack = native_stack(ctx, hit, scratch);
+		event->native_stack =
+		    at == AT_PROBE ? probed_stack(ctx, hit, scratch) : native_stack(ctx, hit, scratch);
 	if (wanted & MW_TARGET_PYTHON_STACKS)
 		event->python_stack = python_stack(hit, scratch);
 	scratch_leave(scratch);
