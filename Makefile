@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c)
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons build check test test-kernel test-slow asan bench-watch bench-explain bench-trace clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-trace clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,6 +22,9 @@ $(VENV)/ready: pyproject.toml
 
 newer-pythons: ## unpack CPythons that this Debian has not, for tests (no root; 60 MB from its mirror)
 	tests/tools/newer-pythons
+
+other-glibcs: ## unpack C libraries of other releases, for tests (no root; 22 MB from Ubuntu's archive)
+	tests/tools/other-glibcs
 
 # Only what changed is compiled; BPF objects are cheap and always are.
 build: venv ## compile the extension and the BPF objects into the source tree

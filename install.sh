@@ -133,6 +133,8 @@ prepare_development() {
 	"$SOURCE/tests/tools/fetch-pprof" || say "it could not be had: its tests are skipped"
 	say "unpacking newer Pythons into tests/.pythons"
 	make -C "$SOURCE" newer-pythons || say "they could not be had: tests go on without those versions"
+	say "unpacking other C libraries into tests/.glibcs"
+	make -C "$SOURCE" other-glibcs || say "some could not be had: tests go on without them"
 	say "done: now 'make check test', and as root 'make test-kernel asan'"
 }
 

@@ -118,7 +118,9 @@ def bench_daemon(processes: int, minutes: float) -> None:
         while time.monotonic() - began < 60 * minutes:
             time.sleep(5)
             now_s = time.monotonic() - began
-            if start_cpu_s is None and now_s >= 15:  # start-up and the first names are told apart
+            if start_cpu_s is None and now_s < 15:
+                continue  # start-up and the first names are told apart
+            if start_cpu_s is None:
                 start_cpu_s, start_s = cpu_s(daemon.pid), now_s
             samples.append((now_s, float(rss_bytes(daemon.pid))))
         used_s, lasted_s = cpu_s(daemon.pid) - (start_cpu_s or 0), now_s - start_s
@@ -175,7 +177,7 @@ def bench_delay(minutes: float) -> None:
     called: dict[int, tuple[float, float]] = {}
     for line in watch.stdout or ():
         told = json.loads(line)
-        if told.get("verdict") == "leaking":
+        if told["event"] == "verdict" and told["verdict"] == "leaking":
             delay_s = time.time() - began[told["pid"]]
             called.setdefault(told["pid"], (delay_s, told["slope_bytes_per_second"]))
     watch.wait()

@@ -4,7 +4,8 @@
  *
  * Prints one line, "ready SYSTEM IN_USE MMAPPED": what malloc_info() says all
  * arenas got, what mallinfo2() says is in use and mapped singly; then waits for
- * its input to close.  (malloc_info() is no witness for what is in use: it adds
+ * its input to close.  A C library before 2.33 has no mallinfo2(): there the
+ * heap must stay below 2 GiB.  (malloc_info() is no witness for what is in use: it adds
  * up size fields with their flag bits, a byte too much for each free chunk.) */
 #include <malloc.h>
 #include <pthread.h>
@@ -12,6 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* weak: not everywhere */
+__attribute__((weak)) struct mallinfo2 mallinfo2(void);
 
 enum { THREADS = 64 };
 
@@ -42,6 +46,20 @@ static void *run(void *megabytes)
 	return NULL;
 }
 
+static struct mallinfo2 malloc_figures(void)
+{
+	struct mallinfo2 figures = {0};
+
+	if (mallinfo2)
+		return mallinfo2();
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+	struct mallinfo older = mallinfo();
+
+	figures.uordblks = (unsigned int)older.uordblks;
+	figures.hblkhd = (unsigned int)older.hblkhd;
+	return figures;
+}
+
 static void tell(void)
 {
 	char *text = NULL, *at;
@@ -56,7 +74,7 @@ static void tell(void)
 	for (char *next; (next = strstr(at, "</heap>")); at = next + 1)
 		;
 	sscanf(strstr(at, "type=\"current\""), "type=\"current\" size=\"%zu\"", &system_bytes);
-	info = mallinfo2();
+	info = malloc_figures();
 	printf("ready %zu %zu %zu\n", system_bytes, info.uordblks, info.hblkhd);
 	fflush(stdout);
 }
