@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c)
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-trace clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-trace bench-corpus clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -62,6 +62,9 @@ asan: venv ## unit tests with AddressSanitizer and UBSan under the extension
 bench-watch: build ## what a tick over thousands of processes costs (root)
 	$(BIN)/python tests/bench/series.py
 	$(BIN)/python tests/bench/watch.py
+
+bench-corpus: build ## what is said of real leaks and of healthy look-alikes (root; CORPUS=DIR holds them)
+	$(BIN)/python tests/bench/corpus.py --corpus $(CORPUS)
 
 bench-explain: build ## what reading a process's memory costs, and how right it is (root)
 	$(BIN)/python tests/bench/explain.py

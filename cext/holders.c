@@ -246,6 +246,15 @@ static int is_target(const struct mw_holders *holders, uint64_t word)
 	return 0;
 }
 
+/* Behind a text or a number lies what the block held before, if anything. */
+static int is_left_behind(const struct mw_object *object, uint64_t at, uint64_t location)
+{
+	uint8_t kind = object->type->kind;
+
+	return (kind == MW_TYPE_STR || kind == MW_TYPE_BYTES || kind == MW_TYPE_INT) &&
+	       location + sizeof(uint64_t) > at + object->inline_bytes;
+}
+
 /* In which object or block does the word at offset into the chunk lie?  0: in
  * one that is free, where it was left behind. */
 static int place_hit(struct mw_holders *holders, const struct mw_chunk *chunk, uint64_t offset, struct hit *hit)
@@ -280,7 +289,7 @@ static int place_hit(struct mw_holders *holders, const struct mw_chunk *chunk, u
 					   chunk->mapping->end, &object) &&
 			    object.type->front_bytes == fronts[f]) {
 				hit->object = at;
-				return 1;
+				return !is_left_behind(&object, at, hit->location);
 			}
 		}
 		return 1;
@@ -291,7 +300,7 @@ static int place_hit(struct mw_holders *holders, const struct mw_chunk *chunk, u
 
 		if (mw_object_read(holders->types, chunk->bytes + place, chunk->available - place, NULL, at,
 				   chunk->mapping->end, &object)) {
-			if (object.inline_bytes > back || object.type->kind == MW_TYPE_GENERATOR)
+			if (object.inline_bytes > back || mw_type_has_frame_inside(layout, object.type))
 				hit->object = at;
 			/* what lies behind the end of one object is not inside an earlier one */
 			return 1;

@@ -185,7 +185,7 @@ static int read_plain(struct mw_types *types, const uint8_t *here, uint64_t avai
 		if (available >= TP_FLAGS + 8 && !(mw_word(here + TP_FLAGS) & MW_TPFLAG_HEAPTYPE) &&
 		    object->inline_bytes > STATIC_TYPE_BYTES)
 			object->inline_bytes = STATIC_TYPE_BYTES;
-	} else if (type->item_bytes && type->kind != MW_TYPE_GENERATOR) { /* whose size field is overwritten */
+	} else if (type->item_bytes && !mw_type_has_frame_inside(&types->layout, type)) {
 		int64_t size = (int64_t)mw_word(here + 16);
 		uint64_t items = (uint64_t)(size < 0 ? -size : size);
 

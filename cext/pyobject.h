@@ -192,6 +192,13 @@ static inline uint64_t mw_hash(uint64_t word)
 	return word ^ word >> 33;
 }
 
+/* From 3.11 on the locals of a generator, and of a frame that outlived its call,
+ * lie behind the basic size: as many as their code says, not a size field. */
+static inline int mw_type_has_frame_inside(const struct mw_python_layout *layout, const struct mw_type *type)
+{
+	return layout->minor >= 11 && (type->kind == MW_TYPE_GENERATOR || type->kind == MW_TYPE_FRAME);
+}
+
 /* The first, cheapest question: could these two words begin an object? */
 static inline int mw_looks_like_object(const struct mw_python_layout *layout, uint64_t count, uint64_t type)
 {

@@ -94,7 +94,7 @@ void mw_reference_in_object(struct mw_holders *holders, struct mw_reference *ref
 		reference->how = MW_BY_LOCAL;
 		mw_label_local(holders->types, read_word(holders, object + layout->frame_code),
 			       (offset - layout->locals) / 8, reference->label, sizeof(reference->label));
-	} else if (type->kind == MW_TYPE_GENERATOR && layout->minor >= 11 && offset >= type->basic_bytes) {
+	} else if (mw_type_has_frame_inside(layout, type) && offset >= type->basic_bytes) {
 		/* basic size: all before the locals of the frame inside */
 		reference->how = MW_BY_LOCAL;
 		mw_label_local(holders->types,

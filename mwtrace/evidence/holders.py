@@ -37,7 +37,7 @@ BUDGET_S = 60.0
 SAMPLES = 500
 LEVELS_MAX = 24
 # A level asks for at most so many objects: what a path needs is one of them, not all.
-FRONTIER_MAX = 1000
+FRONTIER_MAX = 4000
 EDGES_PER_TARGET_MAX = 64
 # Reference counts of immortal objects (3.12) are no counts.
 IMMORTAL_MIN = 1 << 29
@@ -136,7 +136,7 @@ class _Search:
             int(c.owner),
             How(int(c.how)),
             int(c.place),
-            ffi.string(c.label).decode("utf-8", "replace"),
+            _member(ffi.string(c.label).decode("utf-8", "replace")),
             kind,
             self.type_name(int(c.owner_type)),
         )
@@ -154,7 +154,8 @@ def _follow(search: _Search) -> tuple[dict[int, list[Reference]], set[int], int]
     """
     asked: set[int] = set()
     edges: dict[int, list[Reference]] = {}
-    visited = set(search.samples)
+    # How many samples, at most, each object that was asked for leads to.
+    reach = dict.fromkeys(search.samples, 1)
     frontier = list(search.samples)
     levels = 0
     while frontier and levels < LEVELS_MAX:
@@ -163,11 +164,12 @@ def _follow(search: _Search) -> tuple[dict[int, list[Reference]], set[int], int]
         asked.update(frontier)
         for ref in found:
             held_by = edges.setdefault(ref.target, [])
-            if len(held_by) < EDGES_PER_TARGET_MAX:
+            # A module among the hundreds of functions that refer to its namespace is the answer.
+            if len(held_by) < EDGES_PER_TARGET_MAX or ref.owner_kind is OwnerKind.MODULE:
                 held_by.append(ref)
         if search.totals()["stopped"]:
             break
-        frontier = _next_frontier(search, edges, frontier, visited)
+        frontier = _next_frontier(search, edges, frontier, reach)
     return edges, asked, levels
 
 
@@ -195,15 +197,23 @@ def _uncounted_type(
     return ""
 
 
+def _member(name: str) -> str:
+    """A C type names the place of its objects' namespace as if it were a member."""
+    return "__dict__" if name == "__dictoffset__" else name
+
+
 def _foreign(path: str) -> str:
     """A file that defines a type, but for the interpreter: it did not forget its own objects."""
     return "" if _INTERPRETER.search(path) else path
 
 
 def _next_frontier(
-    search: _Search, edges: dict[int, list[Reference]], frontier: list[int], visited: set[int]
+    search: _Search, edges: dict[int, list[Reference]], frontier: list[int], reach: dict[int, int]
 ) -> list[int]:
-    """Who to ask for next: owners not seen before, of objects that no root holds directly."""
+    """Who to ask for next: owners not seen before, of objects that no root holds directly.
+
+    Adds those that were chosen to reach.
+    """
     wanted: dict[int, int] = {}
     for target in frontier:
         refs = edges.get(target, ())
@@ -213,11 +223,12 @@ def _next_frontier(
         if any(is_strong_root(ref) and ref.owner_kind is OwnerKind.MODULE for ref in refs):
             continue
         for ref in refs:
-            if goes_on(ref) and ref.owner not in visited:
-                wanted[ref.owner] = wanted.get(ref.owner, 0) + 1
-    # Whoever holds most is asked for first; equals in the order they were found.
+            if goes_on(ref) and ref.owner not in reach:
+                wanted[ref.owner] = wanted.get(ref.owner, 0) + reach[target]
+    # Whoever leads to most samples is asked for first, or a thousand frames would hide the one
+    # module behind a cache that holds them all; equals in the order they were found.
     chosen = sorted(wanted, key=lambda owner: -wanted[owner])[:FRONTIER_MAX]
-    visited.update(chosen)
+    reach.update((owner, wanted[owner]) for owner in chosen)
     return chosen
 
 

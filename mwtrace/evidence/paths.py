@@ -54,6 +54,9 @@ class Reference(NamedTuple):
 # objects that only unread memory refers to.
 # A local may be that of a frame that has returned: its memory is not cleaned. So it stands back.
 _ROOT_COST = {How.LOCAL: 20, How.STATIC: 40, How.STACK: 50, How.RAW: 60}
+# A frame that is an object has mostly returned, too, and lives on in a traceback: whoever holds
+# that one is the answer, up to a dozen steps away.
+_FRAME_OBJECT_COST = 38
 _ROOT_WORDS = {
     How.STATIC: "C: static data",
     How.STACK: "C: a stack",
@@ -117,6 +120,8 @@ class _Best(NamedTuple):
 def _root_cost(ref: Reference) -> int | None:
     if not is_strong_root(ref) and ref.owner:
         return None
+    if ref.how is How.LOCAL and ref.owner_type == "frame":
+        return _FRAME_OBJECT_COST
     return _ROOT_COST.get(ref.how, 0 if ref.owner_kind is OwnerKind.MODULE else 1)
 
 
@@ -208,6 +213,8 @@ def _step(
         return "" if _is_namespace(step) else f".{step.label}"
     if step.owner_type == "cell":
         return " (closure)"
+    if step.owner_type == "functools._lru_cache_wrapper":
+        return " (lru_cache)"
     if step.owner_kind is OwnerKind.OTHER and not _leads_to_namespace(step):
         return f" -> {step.owner_type}"
     return ""

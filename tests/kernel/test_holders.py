@@ -18,7 +18,9 @@ SHAPES = {
     "class-dict": "__main__.Registry.cache[\u2026]",
     "tuples-in-an-attribute": "__main__.REGISTRY.log[\u2026][1]",
     "closure": "__main__.HANDLER -> make_handler.<locals>.handle()[0] (closure)[\u2026]",
-    "lru-cache": "__main__.load[\u2026]",
+    "lru-cache": "__main__.load (lru_cache)[\u2026]",
+    # Not the locals of the frames in their tracebacks, which hold the sessions, too.
+    "errors-in-a-cache": "__main__.wrap (lru_cache) key[0].__self__.session",
     "local-of-a-thread": "local hold_in_thread() mine[\u2026]",
     "deque": "__main__.QUEUE[\u2026]",
     "default-argument": "__main__.remember -> remember()[0][\u2026]",

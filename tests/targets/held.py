@@ -57,6 +57,30 @@ def load(i):
     return Session(i)
 
 
+class Refusal(Exception):
+    def __init__(self, session):
+        self.session = session
+
+    def answer(self):
+        return None
+
+
+@functools.lru_cache(maxsize=None)  # noqa: UP033
+def wrap(handler):
+    return handler.__name__
+
+
+def refuse(session):
+    raise Refusal(session)
+
+
+def serve(i):
+    try:
+        refuse(Session(i))
+    except Refusal as refusal:
+        wrap(refusal.answer)
+
+
 def hold_in_thread(ready):
     mine = [Session(i) for i in range(N)]
     ready.set()
@@ -92,6 +116,9 @@ def hold(shape):
     elif shape == "lru-cache":
         for i in range(N):
             load(i)
+    elif shape == "errors-in-a-cache":
+        for i in range(N):
+            serve(i)
     elif shape == "local-of-a-thread":
         ready = threading.Event()
         threading.Thread(target=hold_in_thread, args=(ready,), daemon=True).start()

@@ -30,6 +30,18 @@ class Slot:
         self.b = None
 
 
+def fail(i):
+    """Return an exception whose traceback keeps two frames, one of which knows the other."""
+
+    def deeper():
+        raise ValueError(i)
+
+    try:
+        deeper()
+    except ValueError as error:
+        return error
+
+
 def fill(count):
     keep = []
     made = 0
@@ -49,6 +61,9 @@ def fill(count):
         if i % 13 == 0:
             keep.append("z" * (600 + i % 3000))
             made += 1
+        if i % 19 == 0:
+            keep.append(fail(i))
+            made += 7
         if i % 17 == 0:
             keep.append(bytes(1000 + i % 5000))
             made += 1

@@ -124,10 +124,11 @@ def test_frames_of_our_own_functions_are_named():
     import ctypes
 
     libc = ctypes.CDLL(None)
-    address = ctypes.cast(libc.malloc, ctypes.c_void_p).value
+    # Not one that the interpreter calls: of those its own table of jumps may be what is found.
+    address = ctypes.cast(libc.malloc_info, ctypes.c_void_p).value
     symbolizer = Symbolizer(os.getpid(), Modules(), None)
     (frame,) = symbolizer._native_frames([address + 4])
-    assert "malloc" in frame.name
+    assert "malloc_info" in frame.name
     assert "libc" in frame.module
     assert frame.build_id
     # What is no code ends a stack, but for its leaf.
