@@ -162,7 +162,7 @@ static int take_pages(struct mw_regions *regions, struct mw_mapping *mapping, ui
 static int scan_mapping(struct mw_regions *regions, struct mw_mapping *mapping)
 {
 	struct page_region batch[BATCH_REGIONS];
-	uint64_t from = mapping->start;
+	uint64_t from = mapping->start, taken = from;
 
 	while (from < mapping->end) {
 		struct pm_scan_arg arg = {
@@ -180,9 +180,14 @@ static int scan_mapping(struct mw_regions *regions, struct mw_mapping *mapping)
 			continue;
 		if (count < 0)
 			return -errno;
-		for (int i = 0; i < count; i++)
-			if (take_pages(regions, mapping, batch[i].start, batch[i].end, batch[i].categories))
+		for (int i = 0; i < count; i++) {
+			/* Past 512 stretches walk_end lags behind what was told (seen on 6.18): they come again. */
+			uint64_t start = batch[i].start > taken ? batch[i].start : taken;
+
+			if (take_pages(regions, mapping, start, batch[i].end, batch[i].categories))
 				return -ENOMEM;
+			taken = batch[i].end > taken ? batch[i].end : taken;
+		}
 		if (arg.walk_end <= from)
 			break;
 		from = arg.walk_end;

@@ -85,3 +85,12 @@ def test_a_native_program_is_explained_too(compile_target):
         assert "estimate" in render_text(explanation)
     finally:
         target.stop()
+
+
+def test_pages_in_many_stretches_are_counted_once(start_target):
+    target = start_target("stretches")
+    explained = explain_process(target.pid)
+    anon_bytes = rollup(target.pid)["Anonymous"]
+    # Exactly: nothing moves in it.
+    assert explained.private_bytes - explained.kernel.page_table_bytes == anon_bytes
+    assert sizes(explained.parts)[PartKind.LARGE_MMAPS] >= 1601 * 4 * 4096
