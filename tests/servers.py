@@ -62,7 +62,7 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def fetch(url: str, headers: Mapping[str, str] = {}, timeout_s: float = 10.0) -> str:  # noqa: B006
+def fetch(url: str, headers: Mapping[str, str] = {}, timeout_s: float = 10.0) -> str:
     """Return the body of a page; raises urllib.error.HTTPError for what is no success."""
     request = urllib.request.Request(url, headers=dict(headers))
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:
