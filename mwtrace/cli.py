@@ -391,6 +391,36 @@ def holders(process: str, type_name: str, as_json: bool) -> None:
     looking.holders(process, type_name, as_json)
 
 
+@cli.group("assets")
+def assets_group() -> None:
+    """Rules for Prometheus, a dashboard for Grafana, and runbooks for the alerts."""
+
+
+@assets_group.command("list")
+def assets_list() -> None:
+    """Name what there is."""
+    from mwtrace.assets import assets
+
+    found = assets()
+    width = max(len(asset.name) for asset in found)
+    for asset in found:
+        click.echo(f"{asset.name:{width}}  {asset.what}")
+
+
+@assets_group.command("show")
+@click.argument("name")
+@click.option("--runbook-base", metavar="URL", default="", help="Where you publish the runbooks.")
+def assets_show(name: str, runbook_base: str) -> None:
+    """Print one of them.
+
+    \b
+    mwtrace assets show mwtrace.rules.yml > /etc/prometheus/mwtrace.rules.yml
+    """
+    from mwtrace.assets import read
+
+    click.echo(read(name, runbook_base), nl=False)
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line; exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)

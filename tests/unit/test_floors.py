@@ -15,6 +15,7 @@ PACKAGE = ROOT / "mwtrace"
 FLOOR = {
     "errors": 0,
     "model": 0,
+    "assets": 1,
     "capi": 1,
     "demo": 1,
     "judge": 1,
