@@ -37,6 +37,8 @@ _NS_PER_S = 1_000_000_000
 
 Wanted = Callable[[SubjectId], bool]
 More = Callable[[], Iterable[Sample]]
+# The identifier under which a service's leak is told elsewhere; None: it is told nowhere.
+IncidentOf = Callable[[Service], Optional[str]]
 
 
 class Health(NamedTuple):
@@ -55,7 +57,8 @@ class Exporter:
         self._told: frozenset[str] = frozenset()
         self._counted: set[str] = set()  # services that have counters of their own
         self._alerts: dict[str, int] = {}
-        self._last_alert: dict[str, tuple[str, float]] = {}  # incident, when
+        self._last_alert: dict[str, tuple[Service, float]] = {}
+        self._incidents: dict[str, str] = {}
         self._oom_kills: dict[str, int] = {}
         self._series_dropped_total = 0
         self._untracked_total = 0
@@ -64,6 +67,7 @@ class Exporter:
         self._began_unix_s = time.time()
         self._listeners: list[Callable[[], None]] = []
         self._more: list[More] = []
+        self.incident_of: IncidentOf = lambda service: None
 
     def samples(self) -> Optional[tuple[Sample, ...]]:
         """The table of the last tick; None before the first."""
@@ -93,11 +97,11 @@ class Exporter:
         return self._daemon.sites.profiled()
 
     def on_change(self, change: VerdictChange) -> None:
+        service = change.subject.id.service
         if change.now.verdict is Verdict.LEAKING and self._is_wanted(change.subject.id):
-            name = self._counter(figures.label(change.subject.id.service.name))
-            since_unix_s = _now().unix(change.now.since_s)
+            name = self._counter(figures.label(service.name))
             self._alerts[name] = self._alerts.get(name, 0) + 1
-            self._last_alert[name] = (digest(f"{name} {since_unix_s:.0f}"), time.time())
+            self._last_alert[name] = (service, time.time())
 
     def on_finding(self, news: NewFinding) -> None:
         pass
@@ -171,9 +175,8 @@ class Exporter:
     def _counters(self) -> Iterator[Sample]:
         """Counters of services; they begin at 0 while nothing happened, so that 1 is a rise."""
         for name in sorted(self._told | self._alerts.keys()):
-            incident, unix_s = self._last_alert.get(name, ("", 0.0))
             count = self._alerts.get(name, 0)
-            yield Sample("leak_alerts_total", (name,), count, incident, unix_s)
+            yield Sample("leak_alerts_total", (name,), count, *self._incident(name))
         for name in sorted(self._told | self._oom_kills.keys()):
             yield Sample("oom_kills_total", (name,), self._oom_kills.get(name, 0))
         hits: Counter[str] = Counter()
@@ -187,6 +190,18 @@ class Exporter:
             yield Sample("probe_seconds_total", (name,), seconds[name])
         for reason, count in self._daemon.sites.failures().items():
             yield Sample("attach_failures_total", (reason,), count)
+
+    def _incident(self, name: str) -> tuple[str, float]:
+        """What was counted last, and when; it stays known after the leak's end."""
+        service, unix_s = self._last_alert.get(name, (None, 0.0))
+        if service is None:
+            return "", 0.0
+        known = self.incident_of(service)
+        if known:
+            self._incidents[name] = known
+        elif name not in self._incidents:
+            self._incidents[name] = digest(f"{name} {unix_s:.0f}")
+        return self._incidents[name], unix_s
 
     def _watch(self, table: Table, wall: WallAnchor) -> Iterator[Sample]:
         source = "bpf" if self._daemon.source.has_bpf else "proc"
