@@ -24,7 +24,8 @@ usage: $0 [--with-bcc | --dev | --uninstall]
                and link $LINK to it
   --with-bcc   the same, with the distribution's bcc, for kernels without BTF:
                it compiles what traces allocations there
-  --dev        install what 'make check test' needs, and make .venv in this tree
+  --dev        install what 'make check test' needs, and make .venv in this tree;
+               Prometheus and its exporters come with their services masked
   --uninstall  remove $LINK and $PREFIX; packages stay
 END
 }
