@@ -42,7 +42,7 @@ class Sample(NamedTuple):
 
 _SERVICE = ("service",)
 
-_OF_SERVICES = (
+OF_SERVICES = (
     Family("private_bytes", Type.GAUGE, _SERVICE, "Anonymous memory in RAM and in swap: judged."),
     Family("anon_bytes", Type.GAUGE, _SERVICE, "Anonymous memory in RAM."),
     Family("swap_bytes", Type.GAUGE, _SERVICE, "Anonymous memory in swap."),
@@ -109,7 +109,7 @@ _OF_SERVICES = (
     ),
 )
 
-_OF_THE_WATCH = (
+OF_THE_WATCH = (
     Family(
         "build_info",
         Type.GAUGE,
@@ -145,6 +145,7 @@ _OF_THE_WATCH = (
         ("reason",),
         "Suspects that could not be sampled or probed, and why not.",
     ),
+    Family("snapshots_total", Type.COUNTER, ("result",), "Snapshots asked for, by how it went."),
     Family(
         "series_dropped_total",
         Type.COUNTER,
@@ -174,6 +175,9 @@ _SEEN_HELP: Mapping[str, str] = {
     "processes_gone_total": "Processes seen to have ended.",
     "pid_reused_total": "Pids that came back with another process.",
     "readings_total": "Times a suspect's memory was read.",
+    "incidents_opened_total": "Incidents opened: a service that leaks, or OOM kills in it.",
+    "incidents_resolved_total": "Incidents resolved.",
+    "notifications_delivered_total": "Notifications of incidents that a receiver took.",
 }
 # Told in other words above: promtool refuses a gauge that is called a count.
 _TOLD_OTHERWISE = frozenset({"process_count", "service_count"})
@@ -198,9 +202,12 @@ def _of_counter(counter: str) -> Family:
     return Family(counter_name(counter), Type.COUNTER, (), help)
 
 
+OF_WHAT_WAS_SEEN = tuple(_of_counter(counter) for counter in told_counters() if counter in SEEN)
+OF_WHAT_WAS_LOST = tuple(_of_counter(counter) for counter in told_counters() if counter in LOSSES)
 FAMILIES: tuple[Family, ...] = (
-    *_OF_SERVICES,
-    *_OF_THE_WATCH,
-    *(_of_counter(counter) for counter in told_counters()),
+    *OF_SERVICES,
+    *OF_THE_WATCH,
+    *OF_WHAT_WAS_SEEN,
+    *OF_WHAT_WAS_LOST,
 )
 BY_NAME: Mapping[str, Family] = {family.name: family for family in FAMILIES}

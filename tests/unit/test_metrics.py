@@ -28,7 +28,17 @@ HOSTILE = [
     "注文",
     "\u202e",
 ]
-LABEL_NAMES = {"service", "domain", "kind", "reason", "verdict", "version", "source", "code"}
+LABEL_NAMES = {
+    "result",
+    "service",
+    "domain",
+    "kind",
+    "reason",
+    "verdict",
+    "version",
+    "source",
+    "code",
+}
 
 
 def one_of_each() -> list[Sample]:
