@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c)
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-trace bench-corpus clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -68,6 +68,9 @@ bench-corpus: build ## what is said of real leaks and of healthy look-alikes (ro
 
 bench-explain: build ## what reading a process's memory costs, and how right it is (root)
 	$(BIN)/python tests/bench/explain.py
+
+bench-tell: build ## what telling costs: scrapes, pages, memory over scrapes and births
+	$(BIN)/python tests/bench/tell.py
 
 # memray is a peer: it gets an environment of its own, and attaches by gdb.
 bench-trace: build ## what tracing costs and how right it is, beside bcc's memleak and memray (root)

@@ -12,6 +12,8 @@ SOURCE=$(cd "$(dirname "$0")" && pwd)
 PACKAGES="clang llvm gcc libc6-dev libbpf-dev libelf-dev python3 python3-dev python3-venv"
 BCC_PACKAGES="python3-bpfcc"
 DEV_PACKAGES="make clang-format bpfcc-tools"
+# What our metrics and alerts are read back by. Their services are none of ours to run.
+SERVER_PACKAGES="prometheus prometheus-node-exporter prometheus-alertmanager"
 OLDEST_LIBBPF=1.0
 
 usage() {
@@ -22,7 +24,8 @@ usage: $0 [--with-bcc | --dev | --uninstall]
                and link $LINK to it
   --with-bcc   the same, with the distribution's bcc, for kernels without BTF:
                it compiles what traces allocations there
-  --dev        install what 'make check test' needs, and make .venv in this tree
+  --dev        install what 'make check test' needs, and make .venv in this tree;
+               Prometheus and its exporters come with their services masked
   --uninstall  remove $LINK and $PREFIX; packages stay
 END
 }
@@ -89,6 +92,33 @@ install_packages() {
 	apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing
 }
 
+# For tests we start these servers ourselves. The distribution's units of those that were not here
+# before are masked, so that neither this installation nor the next boot starts them.
+install_servers() {
+	policy=/usr/sbin/policy-rc.d # asked by packages before they start anything
+	written=
+	for package in "$@"; do
+		dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' && continue
+		mkdir -p /etc/systemd/system
+		if [ ! -e "/etc/systemd/system/$package.service" ] && [ ! -L "/etc/systemd/system/$package.service" ]; then
+			ln -s /dev/null "/etc/systemd/system/$package.service"
+			say "masked $package.service; 'systemctl unmask $package' undoes it"
+		fi
+		[ -e "$policy" ] || written=$policy
+	done
+	if [ -n "$written" ]; then
+		# shellcheck disable=SC2064
+		trap "rm -f $policy" EXIT
+		printf '#!/bin/sh\nexit 101\n' >"$policy"
+		chmod 755 "$policy"
+	fi
+	install_packages "$@"
+	if [ -n "$written" ]; then
+		rm -f "$policy"
+		trap - EXIT
+	fi
+}
+
 is_ours() {
 	[ -f "$PREFIX/pyvenv.cfg" ] || [ ! -e "$PREFIX" ]
 }
@@ -126,6 +156,8 @@ install_mwtrace() {
 prepare_development() {
 	# shellcheck disable=SC2086
 	install_packages $PACKAGES $BCC_PACKAGES $DEV_PACKAGES
+	# shellcheck disable=SC2086
+	install_servers $SERVER_PACKAGES
 	need_python
 	say "making $SOURCE/.venv"
 	make -C "$SOURCE" PYTHON="$PYTHON" venv

@@ -411,3 +411,8 @@ uint32_t mw_aggregator_members(struct mw_aggregator *aggregator, uint32_t servic
 {
 	return mw_rows_members(aggregator->rows, service_id, rows, count);
 }
+
+uint32_t mw_aggregator_services(const struct mw_aggregator *aggregator, struct mw_service_sums *sums, uint32_t count)
+{
+	return mw_rows_services(aggregator->rows, sums, count);
+}

@@ -70,6 +70,20 @@ struct mw_row {
 	const struct mw_fit *fits;
 };
 
+/* A service as the last tick added it up: for whoever tells of all services,
+ * not only of those in the table.  Nothing in it says how they grow. */
+struct mw_service_sums {
+	uint64_t private_bytes; /* anon + swap */
+	uint64_t anon_bytes;
+	uint64_t file_bytes;
+	uint64_t shmem_bytes;
+	uint64_t swap_bytes;
+	uint64_t largest_bytes;	       /* private, of its largest process */
+	uint64_t oldest_start_time_ns; /* CLOCK_BOOTTIME; of its oldest process */
+	uint32_t service_id;
+	uint32_t process_count;
+};
+
 /* A process that Python has not named yet, or that must be named anew. */
 struct mw_unnamed {
 	uint64_t start_time_ns;
@@ -166,5 +180,8 @@ int mw_aggregator_history(const struct mw_aggregator *aggregator, uint32_t pid, 
  * rising one that found no row in it. */
 uint32_t mw_aggregator_members(struct mw_aggregator *aggregator, uint32_t service_id, struct mw_row *rows,
 			       uint32_t count);
+
+/* Copy the sums of up to count services that have processes, by id; return how many. */
+uint32_t mw_aggregator_services(const struct mw_aggregator *aggregator, struct mw_service_sums *sums, uint32_t count);
 
 #endif

@@ -315,3 +315,28 @@ uint32_t mw_rows_members(struct mw_rows *rows, uint32_t service_id, struct mw_ro
 	}
 	return count;
 }
+
+uint32_t mw_rows_services(const struct mw_rows *rows, struct mw_service_sums *ret, uint32_t count)
+{
+	uint32_t end = mw_services_end(rows->services);
+	uint32_t filled = 0;
+
+	for (uint32_t id = 1; id < end && filled < count; id++) {
+		const struct mw_service *service = mw_services_get(rows->services, id);
+
+		if (!service->process_count)
+			continue;
+		ret[filled++] = (struct mw_service_sums){
+		    .private_bytes = (service->anon_pages + service->swap_pages) * rows->page_bytes,
+		    .anon_bytes = service->anon_pages * rows->page_bytes,
+		    .file_bytes = service->file_pages * rows->page_bytes,
+		    .shmem_bytes = service->shmem_pages * rows->page_bytes,
+		    .swap_bytes = service->swap_pages * rows->page_bytes,
+		    .largest_bytes = service->largest_private_pages * rows->page_bytes,
+		    .oldest_start_time_ns = service->oldest_start_time_ns,
+		    .service_id = id,
+		    .process_count = service->process_count,
+		};
+	}
+	return filled;
+}

@@ -30,4 +30,7 @@ uint32_t mw_rows_choose(struct mw_rows *rows, uint64_t *omitted_total, const str
 /* Fill ret with the count largest processes of a service; return how many. */
 uint32_t mw_rows_members(struct mw_rows *rows, uint32_t service_id, struct mw_row *ret, uint32_t count);
 
+/* Fill ret with the sums of up to count services that have processes, by id; return how many. */
+uint32_t mw_rows_services(const struct mw_rows *rows, struct mw_service_sums *ret, uint32_t count);
+
 #endif

@@ -8,6 +8,7 @@ true after the next tick. One thread at a time.
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -60,6 +61,20 @@ class Row(NamedTuple):
     # The windows that have enough samples, of each level that rises, finest and shortest first.
     # Empty unless the row is a rising one of a table.
     levels: tuple[tuple[Fit, ...], ...]
+
+
+class ServiceSums(NamedTuple):
+    """``struct mw_service_sums``: one service as the last tick added it up."""
+
+    private_bytes: int  # anon + swap
+    anon_bytes: int
+    file_bytes: int
+    shmem_bytes: int
+    swap_bytes: int
+    largest_bytes: int  # private, of its largest process
+    oldest_start_time_ns: int  # CLOCK_BOOTTIME
+    service_id: int
+    process_count: int
 
 
 class Unnamed(NamedTuple):
@@ -154,6 +169,8 @@ class Aggregator:
         if created == ffi.NULL:
             check(-errno.ENOMEM, f"allocate tables for {limits.processes_max} processes")
         self.pointer = ffi.gc(created, lib.mw_aggregator_destroy)
+        self._services_max = limits.services_max
+        self._sums: CData | None = None
         self._times_s = ffi.new("double[]", lib.MW_LEVEL_SAMPLES)
         self._bytes = ffi.new("double[]", lib.MW_LEVEL_SAMPLES)
 
@@ -227,6 +244,27 @@ class Aggregator:
         rows = ffi.new("struct mw_row[]", count)
         filled = lib.mw_aggregator_members(self.pointer, service_id, rows, count)
         return [_row(rows[i]) for i in range(filled)]
+
+    def services(self) -> list[ServiceSums]:
+        """Return all services that have processes, as the last tick added them up."""
+        if self._sums is None:
+            self._sums = ffi.new("struct mw_service_sums[]", self._services_max)
+        filled = lib.mw_aggregator_services(self.pointer, self._sums, self._services_max)
+        used = ffi.buffer(self._sums, filled * _SUMS.size)
+        return [ServiceSums._make(fields) for fields in _SUMS.iter_unpack(used)]
+
+
+def _unpacker(struct_name: str, fields: tuple[str, ...]) -> struct.Struct:
+    """Read a whole array of a struct in one go, where there are thousands at each tick."""
+    kind = ffi.typeof(struct_name)
+    letters = {"uint64_t": "Q", "uint32_t": "I"}
+    unpacker = struct.Struct("=" + "".join(letters[field.type.cname] for _, field in kind.fields))
+    assert tuple(name for name, _ in kind.fields) == fields
+    assert unpacker.size == ffi.sizeof(struct_name)  # no padding
+    return unpacker
+
+
+_SUMS = _unpacker("struct mw_service_sums", ServiceSums._fields)
 
 
 def _row(row: CData) -> Row:

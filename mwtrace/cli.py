@@ -23,6 +23,7 @@ from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, pars
 # Below, ticks alone would take a CPU; above, a leak has ended the host before it is named.
 _INTERVAL_MIN_S = 0.1
 _INTERVAL_MAX_S = 3600.0
+_DEFAULT_ADDRESS = "127.0.0.1:9469"
 
 
 def _quantity(parse: Callable[[str], float]) -> Callable[..., Optional[float]]:
@@ -119,6 +120,30 @@ def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) 
 @click.option(
     "--watch-only", is_flag=True, help="Read no suspect's memory and put no probe into any process."
 )
+@click.option(
+    "--web-listen-address",
+    "--web.listen-address",
+    "web_listen_address",
+    is_flag=False,
+    flag_value=_DEFAULT_ADDRESS,
+    metavar="[ADDRESS]",
+    help=f"Serve /metrics there; alone, on {_DEFAULT_ADDRESS}.",
+)
+@click.option("--textfile-dir", metavar="DIR", help="Keep mwtrace.prom there for a node-exporter.")
+@click.option(
+    "--metrics-prefix",
+    metavar="PREFIX",
+    default="mwtrace_",
+    show_default=True,
+    help="What the names of metrics begin with.",
+)
+@click.option(
+    "--metrics-services",
+    type=click.IntRange(1, 4096),
+    default=100,
+    show_default=True,
+    help="So many services have metrics of their own; the others are told as one.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell every verdict change, not only alarms.")
 @click.pass_context
 def cli(
@@ -134,6 +159,10 @@ def cli(
     no_bpf: bool,
     engine: str,
     watch_only: bool,
+    web_listen_address: Optional[str],
+    textfile_dir: Optional[str],
+    metrics_prefix: str,
+    metrics_services: int,
     verbose: bool,
 ) -> None:
     """Find the services that leak memory on this host, without touching them.
@@ -163,6 +192,19 @@ def cli(
         raise ConfigError("--all and --pid exclude each other")
     if record and len(pids) != 1:
         raise ConfigError("--record needs exactly one --pid")
+    if once and web_listen_address:
+        raise ConfigError(
+            "--once ends before anybody could scrape it", "Use --textfile-dir, or no --once."
+        )
+    outlets = None
+    if web_listen_address or textfile_dir:
+        from mwtrace.outlets import Outlets
+
+        outlets = Outlets(
+            web_listen_address or "", textfile_dir or "", metrics_prefix, metrics_services
+        )
+    elif _given(ctx) & {"--metrics-prefix", "--metrics-services"}:
+        raise ConfigError("metrics for whom?", "Say --web-listen-address or --textfile-dir.")
     from mwtrace.daemon import Settings
     from mwtrace.watching import watch
 
@@ -174,7 +216,7 @@ def cli(
         engine=engine,
         escalates=not watch_only,
     )
-    watch(settings, services, once=once, as_json=as_json, record=record, is_verbose=verbose)
+    watch(settings, services, once, as_json, record, is_verbose=verbose, outlets=outlets)
 
 
 def _given(ctx: click.Context) -> set[str]:
@@ -347,6 +389,36 @@ def holders(process: str, type_name: str, as_json: bool) -> None:
     from mwtrace import looking
 
     looking.holders(process, type_name, as_json)
+
+
+@cli.group("assets")
+def assets_group() -> None:
+    """Rules for Prometheus, a dashboard for Grafana, and runbooks for the alerts."""
+
+
+@assets_group.command("list")
+def assets_list() -> None:
+    """Name what there is."""
+    from mwtrace.assets import assets
+
+    found = assets()
+    width = max(len(asset.name) for asset in found)
+    for asset in found:
+        click.echo(f"{asset.name:{width}}  {asset.what}")
+
+
+@assets_group.command("show")
+@click.argument("name")
+@click.option("--runbook-base", metavar="URL", default="", help="Where you publish the runbooks.")
+def assets_show(name: str, runbook_base: str) -> None:
+    """Print one of them.
+
+    \b
+    mwtrace assets show mwtrace.rules.yml > /etc/prometheus/mwtrace.rules.yml
+    """
+    from mwtrace.assets import read
+
+    click.echo(read(name, runbook_base), nl=False)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:

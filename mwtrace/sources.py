@@ -47,6 +47,10 @@ class Source(Protocol):
         """What cannot be seen at all, in words."""
         ...
 
+    def unseen(self) -> Mapping[str, int]:
+        """How many processes the last tick could not read, by reason."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -83,6 +87,9 @@ class BpfSource:
 
     def blind(self) -> tuple[str, ...]:
         return tuple(self._watch.missing)
+
+    def unseen(self) -> Mapping[str, int]:
+        return {}  # the kernel shows all of them
 
     def close(self) -> None:
         self._watch.close()
@@ -144,6 +151,11 @@ class ProcSource:
         if os.geteuid() != 0:
             lacking.append("the programs of other users' processes: run it with sudo to name them")
         return tuple(lacking)
+
+    def unseen(self) -> Mapping[str, int]:
+        if self._counts is None:
+            return {}
+        return {"permission": self._counts.permission, "malformed": self._counts.malformed}
 
     def close(self) -> None:
         pass

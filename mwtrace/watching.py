@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import FrameType
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from mwtrace.console import (
     JsonLines,
@@ -37,6 +37,9 @@ from mwtrace.tell.lines import json_line, summary
 from mwtrace.tell.table import render
 from mwtrace.tell.terminal import Screen, detect_style, refusal
 
+if TYPE_CHECKING:
+    from mwtrace.outlets import Outlets
+
 # Three looks make a picture: a process is named when it has been seen twice, and shown then.
 _ONCE_INTERVAL_S = 0.2
 _LOG_RECORDS_HELD_MAX = 100
@@ -49,6 +52,7 @@ def watch(
     as_json: bool,
     record: Optional[str],
     is_verbose: bool,
+    outlets: Optional[Outlets] = None,
 ) -> None:
     """Watch until stopped and say what was seen.
 
@@ -72,12 +76,20 @@ def watch(
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             undo.callback(signal.signal, number, signal.signal(number, _stopper(daemon)))
         tellers: list[Teller] = []
+        opened = None
+        if outlets is not None:
+            from mwtrace.outlets import open_outlets  # heavy, and only for those who ask for it
+
+            opened = open_outlets(outlets, daemon, is_wanted, once, undo)
+            tellers.append(opened.exporter)
         if record:
             recorder = Recorder(record)
             undo.callback(recorder.close)
             tellers.append(recorder)
         if once:
             daemon.run(tellers)
+            if opened is not None and opened.file is not None:
+                opened.file.write()
             _show_once(daemon, services, as_json)
             return
         if as_json or refusal(sys.stdout, os.environ):
@@ -87,6 +99,9 @@ def watch(
                 tellers.append(Lines(sys.stdout, is_wanted, is_verbose, style.unicode))
             tellers.append(Unmatched(sys.stderr, daemon, services))
             print(_greeting(daemon, as_json), file=sys.stderr, flush=True)
+            if opened is not None and opened.server is not None:
+                where = f"{opened.server.address}/metrics"
+                print(f"mwtrace: metrics are at {where}", file=sys.stderr, flush=True)
             daemon.run(tellers)
         else:
             with _logs_held(), Screen(sys.stdout, style) as screen:

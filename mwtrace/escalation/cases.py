@@ -63,6 +63,11 @@ class Escalation:
             return None
         return case.finding
 
+    def reading(self, process: ProcessId) -> Optional[Explanation]:
+        """What a suspect's memory was made of when it was read last."""
+        case = self._cases.get(process)
+        return case.reading if case else None
+
     def collect(self, time_s: float) -> None:
         """Take what was read since the last tick."""
         self._time_s = time_s

@@ -11,26 +11,22 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
-from mwtrace.errors import HostError, MwtraceError
+from mwtrace.errors import EngineError, HostError, MwtraceError, ProcessGone, ProcessUnreadable
+from mwtrace.escalation.worker import STEP_S, Evidence, Spending, Worker
 from mwtrace.model import Judgement, ProcessId, Site, Subject, Verdict
 from mwtrace.probes.engine import Engine
 
 if TYPE_CHECKING:
-    from mwtrace.tell.profile import Frame
-    from mwtrace.tracing.growth import GrowthSampler
-    from mwtrace.tracing.probing import Probing
-    from mwtrace.tracing.session import TraceSession
+    from mwtrace.tell.profile import Profile
 
 log = logging.getLogger(__name__)
 
-_SITES_MAX = 5
-_STEP_S = 0.5  # of the thread, while no window asks for less
-_SAMPLES_MIN = 50  # fewer samples name nobody
 _LEAVE_S = 3.0
+_SERVICES_MAX = 1_024  # of which is kept what probes took; the others are added up under ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,10 @@ class Sites:
         self._lock = threading.Lock()
         self._wanted: dict[ProcessId, bool] = {}  # whether it leaks; else it grows
         self._found: dict[ProcessId, tuple[Site, ...]] = {}
+        self._evidence: dict[ProcessId, Evidence] = {}
+        self._services: dict[ProcessId, str] = {}
+        self._spent: dict[str, Spending] = {}
+        self._failures: dict[str, int] = {}
         self._traced_s: dict[ProcessId, float] = {}
         self._wake = threading.Event()
         self._is_closing = False
@@ -77,6 +77,13 @@ class Sites:
             self.counters["site_suspects_omitted_total"] += len(chosen) - len(kept)
             self._wanted = kept
             self._found = {p: sites for p, sites in self._found.items() if p in kept}
+            self._evidence = {p: known for p, known in self._evidence.items() if p in kept}
+            # Of whom was probed, too: what that took may be told when it is no suspect any more.
+            names = {p: name for p, name in self._services.items() if p in self._traced_s}
+            for subject, _ in worst:
+                if subject.id.process in kept:
+                    names[subject.id.process] = subject.id.service.name
+            self._services = names
         if kept and (self._thread is None or not self._thread.is_alive()):
             self._thread = threading.Thread(target=self._run, name="mwtrace sites", daemon=True)
             self._thread.start()
@@ -85,6 +92,46 @@ class Sites:
         """Return the worst sites first; () while none is known."""
         with self._lock:
             return self._found.get(process, ())
+
+    def spent(self) -> dict[str, Spending]:
+        """What probes took so far, by the name of the service; "": of those beyond the bound."""
+        with self._lock:
+            return dict(self._spent)
+
+    def failures(self) -> dict[str, int]:
+        """How many suspects could not be sampled or probed, by reason."""
+        with self._lock:
+            return dict(self._failures)
+
+    def profile(self, service: str) -> Optional[Profile]:
+        """What is known of a service's worst suspect, as a profile; None if nothing is.
+
+        For any thread: it is put together where it is asked for.
+        """
+        with self._lock:
+            known = [(p, e) for p, e in self._evidence.items() if self._services.get(p) == service]
+        if not known:
+            return None
+        from mwtrace.tracing.report import Measured, conclude
+
+        process, evidence = known[0]
+        measured = Measured(
+            service,
+            process.pid,
+            evidence.time_ns,
+            evidence.duration_s,
+            evidence.interval_bytes,
+            False,
+            evidence.python_is_inlined,
+            evidence.growth_bytes_per_second,
+            evidence.modules,
+        )
+        return conclude(measured, evidence.audited, evidence.grown).profile
+
+    def profiled(self) -> list[str]:
+        """The services of which there is a profile."""
+        with self._lock:
+            return sorted({self._services[p] for p in self._evidence if p in self._services})
 
     def close(self) -> None:
         """Take out every probe and end the thread."""
@@ -97,7 +144,7 @@ class Sites:
 
     def _run(self) -> None:
         try:
-            worker = _Worker(self._engine, self._limits)
+            worker = Worker(self._engine, self._limits.trace_s)
         except MwtraceError as error:
             self._fail(error)
             return
@@ -112,13 +159,17 @@ class Sites:
         finally:
             worker.close()
 
-    def _step(self, worker: _Worker, wanted: dict[ProcessId, bool]) -> float:
+    def _step(self, worker: Worker, wanted: dict[ProcessId, bool]) -> float:
         now_s = time.monotonic()
         try:
             wait_s = worker.step(wanted, self._untraced(wanted, now_s), now_s)
         except MwtraceError as error:
             self._fail(error)
-            return _STEP_S
+            return STEP_S
+        for refusal in worker.refused():
+            self._count(refusal)
+        for process, spending in worker.spent():
+            self._charge(process, spending)
         if worker.began is not None:
             self._traced_s[worker.began] = now_s
             self.counters["site_sessions_total"] += 1
@@ -127,6 +178,9 @@ class Sites:
                 sites = worker.sites(process, now_s)
                 if sites and process in self._wanted:
                     self._found[process] = sites
+                evidence = worker.evidence(process, now_s, self._evidence.get(process))
+                if sites and evidence is not None and process in self._wanted:
+                    self._evidence[process] = evidence
         return wait_s
 
     def _untraced(self, wanted: dict[ProcessId, bool], now_s: float) -> list[ProcessId]:
@@ -136,115 +190,33 @@ class Sites:
         self._traced_s = {p: at_s for p, at_s in self._traced_s.items() if now_s - at_s < renew_s}
         return [p for p, is_leaking in wanted.items() if is_leaking and p not in self._traced_s]
 
+    def _charge(self, process: ProcessId, spending: Spending) -> None:
+        with self._lock:
+            name = self._services.get(process, "")
+            if name not in self._spent and len(self._spent) >= _SERVICES_MAX:
+                name = ""
+            known = self._spent.get(name, Spending())
+            self._spent[name] = Spending(
+                known.hits + spending.hits, known.spent_s + spending.spent_s
+            )
+
+    def _count(self, error: MwtraceError) -> None:
+        with self._lock:
+            reason = _reason(error)
+            self._failures[reason] = self._failures.get(reason, 0) + 1
+
     def _fail(self, error: MwtraceError) -> None:
         self.counters["site_failures_total"] += 1
+        self._count(error)
         log.debug("no site is known: %s; %s", error, error.remedy)
 
 
-class _Worker:
-    """What lives in the thread: a sampler, and at most one session of windows."""
-
-    def __init__(self, engine: Engine, limits: SiteLimits) -> None:
-        # Heavy, and only for hosts that have a suspect.
-        from mwtrace.tracing.growth import GrowthSampler
-
-        self._engine = engine
-        self._limits = limits
-        self._sampler: GrowthSampler = GrowthSampler(engine)
-        self._probing: Optional[Probing] = None
-        self._session: Optional[TraceSession] = None
-        self._refused: set[ProcessId] = set()
-        self._audited: dict[ProcessId, tuple[Site, ...]] = {}
-        self._sampled: dict[int, ProcessId] = {}
-        self.began: Optional[ProcessId] = None  # a session that began in this step
-
-    def close(self) -> None:
-        self._end_session()
-        if self._probing is not None:
-            self._probing.close()
-        self._sampler.close()
-
-    def step(
-        self, wanted: dict[ProcessId, bool], untraced: Sequence[ProcessId], now_s: float
-    ) -> float:
-        """Do what is due; return how long nothing is."""
-        self.began = None
-        for pid in [pid for pid, process in self._sampled.items() if process not in wanted]:
-            self._sampler.unwatch(pid)
-            self._audited.pop(self._sampled.pop(pid), None)
-        for process in wanted:
-            if process.pid not in self._sampled and process not in self._refused:
-                self._sample(process, now_s)
-        self._sampler.drain(now_s)
-        if self._session is None and untraced:
-            self._begin(untraced[0], now_s)
-        if self._session is None:
-            return _STEP_S
-        if self._session.traced.id not in wanted:
-            self._end_session()
-            return _STEP_S
-        next_s = self._session.step(now_s)
-        self._audit(now_s)
-        if next_s is None:
-            self._end_session()
-            return _STEP_S
-        return min(_STEP_S, max(0.01, next_s - time.monotonic()))
-
-    def sites(self, process: ProcessId, now_s: float) -> tuple[Site, ...]:
-        """What is known best: audited survivors, else who touches fresh memory."""
-        return self._audited.get(process) or self._grown(process, now_s)
-
-    def _sample(self, process: ProcessId, now_s: float) -> None:
-        try:
-            self._sampler.watch(process, now_s)
-        except HostError:
-            raise
-        except MwtraceError as error:
-            self._refused.add(process)
-            log.debug("process %d is not sampled: %s", process.pid, error)
-            return
-        self._sampled[process.pid] = process
-
-    def _begin(self, process: ProcessId, now_s: float) -> None:
-        from mwtrace.tracing.probing import Probing
-        from mwtrace.tracing.session import TraceSession
-
-        self.began = process  # a refusal, too, stands for an hour
-        if self._probing is None:
-            self._probing = Probing(self._engine)
-        try:
-            self._session = TraceSession(self._probing, process, now_s, self._limits.trace_s)
-        except HostError:
-            raise
-        except MwtraceError as error:
-            log.debug("process %d is not probed: %s", process.pid, error)
-
-    def _end_session(self) -> None:
-        if self._session is not None:
-            self._session.finish(time.monotonic())
-            self._session.close()
-            self._session = None
-
-    def _audit(self, now_s: float) -> None:
-        assert self._session is not None
-        growth = self._session.facts(now_s).growth_bytes_per_second
-        found = [s for s in self._session.sites(now_s, _SITES_MAX) if s.bytes_per_second > 0]
-        if found and growth is not None and growth > 0:
-            self._audited[self._session.traced.id] = tuple(
-                _site(site.frames, site.bytes_per_second / growth, "audited survivors")
-                for site in found
-            )
-
-    def _grown(self, process: ProcessId, now_s: float) -> tuple[Site, ...]:
-        facts = self._sampler.facts(process.pid, now_s)
-        if facts is None or facts.samples < _SAMPLES_MIN:
-            return ()
-        found = self._sampler.top_sites(process.pid, now_s, _SITES_MAX)
-        return tuple(_site(site.frames, site.share, "sampled growth") for site in found)
-
-
-def _site(frames: Sequence[Frame], share: float, known_by: str) -> Site:
-    from mwtrace.tracing.report import place_of
-
-    titles = tuple(frame.title for frame in reversed(frames))
-    return Site(place_of(frames).words, titles, min(1.0, share), known_by)
+def _reason(error: MwtraceError) -> str:
+    """A word for a label; the kinds of errors are few, their texts are not."""
+    if isinstance(error, ProcessGone):
+        return "gone"
+    if isinstance(error, ProcessUnreadable):
+        return error.reason.value
+    if isinstance(error, EngineError):
+        return "engine"
+    return "host" if isinstance(error, HostError) else "refused"

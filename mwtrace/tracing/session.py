@@ -88,6 +88,7 @@ class Facts(NamedTuple):
     late_windows: int  # ended before their blocks were looked at: they do not count
     window_s: float  # in all
     spent_s: float  # of the target's time
+    hits: int  # calls that probes saw
     watched_s: float
     samples: int
     dropped: int  # events that the ring had no room for
@@ -220,6 +221,7 @@ class TraceSession:
             totals.late_windows,
             totals.window_s,
             self._course.spending.spent_s,
+            counts.get("hits_total", 0) + counts.get("stopped_hits_total", 0),
             (self._ended_s or now_s) - self.since_s,
             totals.samples,
             sum(n for name, n in counts.items() if name.startswith("dropped_")),

@@ -467,3 +467,24 @@ def test_processes_that_come_and_go_leave_no_memory_behind() -> None:
     before = in_use_bytes()
     come_and_go(200)
     assert in_use_bytes() - before < 100_000  # three bytes a process
+
+
+def test_all_services_are_told_though_no_row_shows_them() -> None:
+    host = Host(LIMITS._replace(rows_max=1))
+    host.pages = {7: 3, 8: 1, 9: 2, 10: 1}
+    host.tick(), host.tick()
+    host.name(7, 8, service_id=1)
+    host.name(9, service_id=6)
+    host.tick()
+    first, second = host.aggregator.services()
+    page = oracle.PAGE_BYTES
+    assert (first.service_id, first.process_count, first.oldest_start_time_ns) == (1, 2, 1007)
+    assert (first.private_bytes, first.anon_bytes, first.largest_bytes) == (
+        4 * page,
+        4 * page,
+        3 * page,
+    )
+    assert (second.service_id, second.private_bytes) == (6, 2 * page)
+    del host.pages[9]
+    host.tick()
+    assert [sums.service_id for sums in host.aggregator.services()] == [1]

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "mwtrace"
 FLOOR = {
     "errors": 0,
     "model": 0,
+    "assets": 1,
     "capi": 1,
     "demo": 1,
     "judge": 1,
@@ -34,7 +35,9 @@ FLOOR = {
     "replay": 7,
     "trials": 7,
     "console": 8,
-    "watching": 9,
+    "exporting": 8,
+    "outlets": 9,
+    "watching": 10,
     "cli": 11,
     "__main__": 12,
     "tracing": 5,  # reports as profiles, so it is above tell
