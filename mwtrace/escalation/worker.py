@@ -60,8 +60,10 @@ class Worker:
 
     def __init__(self, engine: Engine, trace_s: float) -> None:
         # Heavy, and only for hosts that have a suspect.
+        from mwtrace.tracing.demangle import Demangler
         from mwtrace.tracing.growth import GrowthSampler
 
+        self._demangler = Demangler()
         self._engine = engine
         self._trace_s = trace_s
         self._sampler: GrowthSampler = GrowthSampler(engine)
@@ -200,7 +202,7 @@ class Worker:
         found = [s for s in self._session.sites(now_s, _SITES_MAX) if s.bytes_per_second > 0]
         if found and growth is not None and growth > 0:
             self._audited[self._session.traced.id] = tuple(
-                _site(site.frames, site.bytes_per_second / growth, "audited survivors")
+                self._site(site.frames, site.bytes_per_second / growth, "audited survivors")
                 for site in found
             )
 
@@ -209,11 +211,11 @@ class Worker:
         if facts is None or facts.samples < _SAMPLES_MIN:
             return ()
         found = self._sampler.top_sites(process.pid, now_s, _SITES_MAX)
-        return tuple(_site(site.frames, site.share, "sampled growth") for site in found)
+        return tuple(self._site(site.frames, site.share, "sampled growth") for site in found)
 
+    def _site(self, frames: Sequence[Frame], share: float, known_by: str) -> Site:
+        from mwtrace.tracing.report import place_of
 
-def _site(frames: Sequence[Frame], share: float, known_by: str) -> Site:
-    from mwtrace.tracing.report import place_of
-
-    titles = tuple(frame.title for frame in reversed(frames))
-    return Site(place_of(frames).words, titles, min(1.0, share), known_by)
+        frames = self._demangler.renamed(frames)
+        titles = tuple(frame.title for frame in reversed(frames))
+        return Site(place_of(frames).words, titles, min(1.0, share), known_by)

@@ -60,6 +60,9 @@ class Explanation:
         return private_bytes(self.parts)
 
 
+_UNREADABLE_PYTHON = "its Python is of a version or build whose objects cannot be read"
+
+
 def explain_process(
     pid: int, with_holders: bool = True, budget: Budget | None = None
 ) -> Explanation:
@@ -139,7 +142,9 @@ def _reading(
     allocator: str,
     budget: Budget,
 ) -> Reading:
-    unclaimed = _sort_unclaimed(image, census, known=allocator == "glibc")
+    # What such an interpreter mapped for its own objects is no mapping of the program's.
+    is_foreign = interpreter is None and looks_like_python(image)
+    unclaimed = _sort_unclaimed(image, census, known=allocator == "glibc" and not is_foreign)
     modules = Counter(unclaimed.modules)
     for mapping in image.mappings:
         # relocated and then sealed: private pages of a file that are not writable any more
@@ -183,7 +188,9 @@ def _reading(
         module_bytes=sum(modules.values()),
         module_details=_details(modules),
         types=tuple(Detail(row.name, row.size_bytes) for row in census.types),
-        unaccounted_because=""
+        unaccounted_because=_UNREADABLE_PYTHON
+        if is_foreign
+        else ""
         if allocator == "glibc"
         else f"the allocator is {allocator}, whose structures are not read",
     )
@@ -264,7 +271,7 @@ def _note_limits(
     notes: list[str],
 ) -> None:
     if interpreter is None and looks_like_python(image):
-        notes.append("its Python is of a version or build whose objects cannot be read")
+        notes.append(_UNREADABLE_PYTHON)
     if allocator != "glibc":
         notes.append(f"the allocator is {allocator}: what it keeps free cannot be told")
     if not census.is_complete:

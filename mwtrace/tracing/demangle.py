@@ -12,7 +12,12 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mwtrace.tell.profile import Frame
 
 NAMES_MAX = 10_000
 NAME_BYTES_MAX = 2048  # longer ones are left alone
@@ -44,6 +49,23 @@ def demangle(names: Iterable[str]) -> dict[str, str]:
     if not isinstance(answers, list) or len(answers) != len(wanted):
         return {}
     return {name: answer for name, answer in zip(wanted, answers) if isinstance(answer, str)}
+
+
+class Demangler:
+    """Remembers what was answered, so that a name is asked for once."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    def renamed(self, frames: Sequence[Frame]) -> tuple[Frame, ...]:
+        """The same frames with readable names."""
+        new = {frame.name for frame in frames if frame.name.startswith("_Z")} - self._names.keys()
+        if new:
+            if len(self._names) + len(new) > NAMES_MAX:
+                self._names.clear()
+            answers = demangle(new)
+            self._names.update({name: answers.get(name, name) for name in new})
+        return tuple(replace(f, name=self._names.get(f.name, f.name)) for f in frames)
 
 
 def main() -> None:
