@@ -19,7 +19,9 @@ from mwtrace.evidence.parts import NOT_PRIVATE, PartKind, sizes
 from mwtrace.model import Finding, ProcessId
 
 # Types of which holders are searched: the class that grew most, and the built-in type.
-_SEARCHES_MAX = 2
+_SEARCHES_MAX = 3
+# So many of the samples in objects of one other type that are counted too high lead to that type.
+_ABOVE_SHARE_MIN = 0.25
 # A class is worth a search if it grew by this share of what the objects grew by in number of the
 # type that grew most: built-in ones are mostly what is inside the instances of the others.
 _CLASS_SHARE_MIN = 0.05
@@ -37,7 +39,7 @@ def find(process: ProcessId, before: Explanation, now: Explanation, budget: Budg
     holders: list[Holders] = []
     types = grown_types(before.census, now.census) if grown.kind is Kind.PYTHON_OBJECTS else []
     if types:
-        holders = _holders(process.pid, before, now, worth_a_search(types), budget)
+        holders = _holders(process.pid, now, types, budget)
         grown = refine(grown, any(found.missing_decref for found in holders))
     passes = sum(found.levels + 1 for found in holders)
     lead = _lead(grown, holders)
@@ -72,19 +74,26 @@ def worth_a_search(types: list[TypeGrowth]) -> list[str]:
     return [row.name for row in chosen[:_SEARCHES_MAX] if row.objects_grown > 0]
 
 
-def _holders(
-    pid: int, before: Explanation, now: Explanation, names: list[str], budget: Budget
-) -> list[Holders]:
+def _holders(pid: int, now: Explanation, types: list[TypeGrowth], budget: Budget) -> list[Holders]:
     addresses = {row.name: row.address for row in now.census.types}
+    new = {row.name: row.objects_grown for row in types}
+    names = worth_a_search(types)
     found: list[Holders] = []
     with Image(pid) as image:
         interpreter = find_interpreter(image)
         if interpreter is None:
             return found
-        for name in names:
-            found.append(find_holders(image, interpreter, addresses[name], budget))
-            if found[-1].missing_decref or any(path.is_python for path in found[-1].paths[:1]):
+        while names and len(found) < _SEARCHES_MAX:
+            name = names.pop(0)
+            last = find_holders(image, interpreter, addresses[name], budget, new[name])
+            found.append(last)
+            if last.missing_decref or any(path.is_python for path in last.paths[:1]):
                 break  # an answer; the next type is part of it
+            # They lie in others that nobody holds: those are the ones to ask about.
+            above = last.uncounted_type
+            is_common = last.uncounted >= _ABOVE_SHARE_MIN * last.sampled
+            if above in new and is_common and above not in {h.type_name for h in found}:
+                names = [above, *(other for other in names if other != above)]
         if not image.is_same():
             raise ProcessGone(f"process {pid} ended, or ran another program, while it was read")
     return found

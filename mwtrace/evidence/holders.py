@@ -43,6 +43,8 @@ EDGES_PER_TARGET_MAX = 64
 IMMORTAL_MIN = 1 << 29
 # So many samples must be counted higher than what was found, to speak of a missing DECREF.
 DECREF_SHARE_MIN = 0.5
+# Where few of a common type are new, no fewer than this: some counts change while they are read.
+DECREF_SAMPLES_MIN = 25
 _INTERPRETER = re.compile(r"/(?:lib)?python\d[\d.]*(?:\.so[\d.]*)?$")
 
 
@@ -237,8 +239,9 @@ def find_holders(
     interpreter: Interpreter,
     type_address: int,
     budget: Budget | None = None,
+    grown: int | None = None,
 ) -> Holders:
-    """Find who holds the objects of one type."""
+    """Find who holds the objects of one type, of which so many are new (None: not known)."""
     search = _Search(image, interpreter, type_address, budget or Budget(BUDGET_S))
     try:
         name = search.type_name(type_address)
@@ -253,7 +256,7 @@ def find_holders(
         enough = DECREF_SHARE_MIN * len(search.samples)
         # What somebody holds besides is not leaked by its holder, whoever else holds that one.
         held = sum(path.count for path in paths if path.is_python)
-        is_missing = direct > enough or (uncounted > enough and held < enough)
+        is_missing = direct > _new_enough(search, grown) or (uncounted > enough and held < enough)
         totals = search.totals()
         return Holders(
             name,
@@ -273,6 +276,14 @@ def find_holders(
         )
     finally:
         search.close()
+
+
+def _new_enough(search: _Search, grown: int | None) -> float:
+    """How many of the samples, counted too high, are most of those objects that are new."""
+    most = DECREF_SHARE_MIN * len(search.samples)
+    if grown is None or not search.objects:
+        return most
+    return min(most, max(DECREF_SAMPLES_MIN, most * grown / search.objects))
 
 
 def find_owners(
