@@ -73,7 +73,7 @@ LOSSES: Mapping[str, Loss] = {
         "subjects omitted",
         "more subjects were growing at once than one tick judges: the slowest waited",
     ),
-    "incidents_dropped_total": Loss(
+    "oom_kills_dropped_total": Loss(
         "OOM kills unreported",
         "there were more between two ticks than are kept; the kernel log names them all",
     ),
