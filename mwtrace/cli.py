@@ -24,6 +24,8 @@ from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, pars
 _INTERVAL_MIN_S = 0.1
 _INTERVAL_MAX_S = 3600.0
 _DEFAULT_ADDRESS = "127.0.0.1:9469"
+_RESEND_MIN_S = 1.0
+_RESEND_MAX_S = 3600.0
 
 
 def _quantity(parse: Callable[[str], float]) -> Callable[..., Optional[float]]:
@@ -67,6 +69,16 @@ def _interval(ctx: click.Context, option: click.Parameter, text: str) -> float:
             "Choose an interval from 100ms to 1h; the default of 5s suits nearly everyone.",
         )
     return interval_s
+
+
+def _resend(ctx: click.Context, option: click.Parameter, text: str) -> float:
+    resend_s = parse_duration(text)
+    if not _RESEND_MIN_S <= resend_s <= _RESEND_MAX_S:
+        raise ConfigError(
+            f"cannot send alerts again every {text}",
+            "Choose a time from 1s to 1h; Alertmanager's own advice is 30s to 3m.",
+        )
+    return resend_s
 
 
 def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) -> Optional[float]:
@@ -144,6 +156,55 @@ def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) 
     show_default=True,
     help="So many services have metrics of their own; the others are told as one.",
 )
+@click.option(
+    "--alertmanager",
+    "alertmanagers",
+    multiple=True,
+    metavar="URL",
+    help="Alert of incidents there; give every peer of a cluster.",
+)
+@click.option(
+    "--alertmanager-auth-file",
+    metavar="FILE",
+    help="Credentials and certificates for it; docs/alerts.md shows one.",
+)
+@click.option(
+    "--alertmanager-resend",
+    callback=_resend,
+    default="60s",
+    show_default=True,
+    metavar="TIME",
+    help="How often open alerts are sent again.",
+)
+@click.option(
+    "--webhook", "webhooks", multiple=True, metavar="URL", help="Post incidents there, as JSON."
+)
+@click.option(
+    "--slack-webhook",
+    "slack_webhooks",
+    multiple=True,
+    metavar="URL",
+    help="Post them as text, to Slack or what speaks as it does.",
+)
+@click.option(
+    "--exec",
+    "commands",
+    multiple=True,
+    metavar="COMMAND",
+    help="Run this for each, with the JSON on its standard input.",
+)
+@click.option("--journal", is_flag=True, help="Write them to systemd's journal.")
+@click.option(
+    "--incidents-dir",
+    type=click.Path(path_type=Path),
+    help="Keep a record of each there; 'mwtrace incidents' shows them.",
+)
+@click.option(
+    "--resolve-after",
+    callback=_duration,
+    metavar="TIME",
+    help="How long a service must be steady.  [default: as long as its leak took to notice]",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell every verdict change, not only alarms.")
 @click.pass_context
 def cli(
@@ -163,6 +224,15 @@ def cli(
     textfile_dir: Optional[str],
     metrics_prefix: str,
     metrics_services: int,
+    alertmanagers: tuple[str, ...],
+    alertmanager_auth_file: Optional[str],
+    alertmanager_resend: float,
+    webhooks: tuple[str, ...],
+    slack_webhooks: tuple[str, ...],
+    commands: tuple[str, ...],
+    journal: bool,
+    incidents_dir: Optional[Path],
+    resolve_after: Optional[float],
     verbose: bool,
 ) -> None:
     """Find the services that leak memory on this host, without touching them.
@@ -205,9 +275,22 @@ def cli(
         )
     elif _given(ctx) & {"--metrics-prefix", "--metrics-services"}:
         raise ConfigError("metrics for whom?", "Say --web-listen-address or --textfile-dir.")
+    from mwtrace.alerting import AlertSettings
     from mwtrace.daemon import Settings
+    from mwtrace.incidents.book import IncidentLimits
     from mwtrace.watching import watch
 
+    alerting = AlertSettings(
+        alertmanagers=alertmanagers,
+        alertmanager_auth_file=alertmanager_auth_file,
+        alertmanager_resend_s=alertmanager_resend,
+        webhooks=webhooks,
+        slack_webhooks=slack_webhooks,
+        commands=commands,
+        journal=journal,
+        incidents_dir=incidents_dir,
+        limits=IncidentLimits(resolve_after_s=resolve_after),
+    )
     settings = Settings(
         interval_s=interval,
         duration_s=duration,
@@ -216,7 +299,16 @@ def cli(
         engine=engine,
         escalates=not watch_only,
     )
-    watch(settings, services, once, as_json, record, is_verbose=verbose, outlets=outlets)
+    watch(
+        settings,
+        services,
+        once=once,
+        as_json=as_json,
+        record=record,
+        is_verbose=verbose,
+        alerting=alerting,
+        outlets=outlets,
+    )
 
 
 def _given(ctx: click.Context) -> set[str]:
@@ -419,6 +511,21 @@ def assets_show(name: str, runbook_base: str) -> None:
     from mwtrace.assets import read
 
     click.echo(read(name, runbook_base), nl=False)
+
+
+@cli.command()
+@click.argument("incident", metavar="[ID]", required=False)
+@click.option(
+    "--incidents-dir",
+    type=click.Path(path_type=Path),
+    help="Where they are kept.  [default: the service's]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per incident.")
+def incidents(incident: Optional[str], incidents_dir: Optional[Path], as_json: bool) -> None:
+    """List the incidents that were kept: leaks and OOM kills; one of them in full."""
+    from mwtrace.incidents.listing import show
+
+    click.echo(show(incidents_dir, incident, as_json), nl=False)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:

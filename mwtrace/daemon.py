@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional, Protocol
@@ -106,6 +106,7 @@ class Daemon:
         self.has_ended = False  # all processes that were asked for have
         self.began_s = time.monotonic()
         self.counters: dict[str, int] = {}  # of the last tick, the kernel's losses included
+        self.counted: list[Callable[[], Mapping[str, int]]] = []  # what tellers count themselves
 
     def run(self, tellers: Sequence[Teller]) -> None:
         """Watch until stopped or the duration is over."""
@@ -164,6 +165,8 @@ class Daemon:
             "ticks_failed_total": failed,
             "names_abandoned_total": self.registry.names_abandoned_total,
         }
+        for counted in self.counted:
+            self.counters.update(counted())
         # In this order: ids are taken back, and then given to whoever comes.
         oom_kills = [(oom_kill, self._service(oom_kill.service_id)) for oom_kill in table.oom_kills]
         gone = [row.service_id for row in table.rows if row.is_gone]

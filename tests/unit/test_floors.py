@@ -37,9 +37,11 @@ FLOOR = {
     "console": 8,
     "exporting": 8,
     "outlets": 9,
+    "alerting": 9,
     "watching": 10,
     "cli": 11,
     "__main__": 12,
+    "incidents": 5,
     "tracing": 5,  # reports as profiles, so it is above tell
     "lookup": 9,
     "looking": 10,
