@@ -207,6 +207,8 @@ def _answer(sock: socket.socket, deadline_s: float) -> tuple[int, Optional[float
         raw += more
     if not raw:
         raise http.client.RemoteDisconnected("it closed the connection without an answer")
+    if b"\r\n\r\n" not in raw and b"\n\n" not in raw:
+        raise http.client.BadStatusLine("its head has no end")
     response = http.client.HTTPResponse(_Bytes(raw), method="POST")  # type: ignore[arg-type]
     response.begin()
     words = ""
@@ -243,6 +245,10 @@ def _seconds(header: Optional[str]) -> Optional[float]:
 def _why(error: Exception) -> str:
     if isinstance(error, socket.timeout):
         return "no answer in time"
-    if isinstance(error, (http.client.BadStatusLine, http.client.LineTooLong, ValueError)):
-        return "what it answered is no HTTP"
+    if isinstance(error, ssl.SSLError):
+        return printable(getattr(error, "verify_message", "") or error.reason or "no TLS")
+    if isinstance(error, (http.client.HTTPException, ValueError)):
+        # The one of them that says something else is an OSError, too.
+        is_closed = isinstance(error, http.client.RemoteDisconnected)
+        return str(error) if is_closed else "what it answered is no HTTP"
     return printable(str(getattr(error, "strerror", None) or error) or type(error).__name__)
