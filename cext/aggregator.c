@@ -308,6 +308,34 @@ int mw_aggregator_tick(struct mw_aggregator *aggregator, uint64_t time_ns, int i
 	return error;
 }
 
+static const struct mw_history *history_of(const struct mw_aggregator *aggregator, uint32_t pid, uint64_t start_time_ns)
+{
+	const struct mw_service *service;
+	const struct mw_process *process;
+
+	if (pid) {
+		process = find(aggregator, pid, start_time_ns);
+		return process ? process->subject.history : NULL;
+	}
+	service = start_time_ns > UINT32_MAX ? NULL : mw_services_get(aggregator->services, (uint32_t)start_time_ns);
+	return service ? service->subject.history : NULL;
+}
+
+/* Now: at the tick that tells of the kill, the history may be gone with the process. */
+static void keep_history(const struct mw_aggregator *aggregator, const struct mw_process *process,
+			 struct mw_oom_kill *oom_kill)
+{
+	const struct mw_history *history = process->subject.history;
+
+	if (process->service_id)
+		history = history_of(aggregator, 0, process->service_id);
+	if (!history)
+		return;
+	for (uint32_t level = 0; level < MW_OOM_LEVELS; level++)
+		oom_kill->sample_counts[level] = mw_history_copy(history, aggregator->clock, level,
+								 oom_kill->times_s[level], oom_kill->bytes[level]);
+}
+
 static void keep_oom_kill(struct mw_aggregator *aggregator, const struct mw_lifecycle_event *event,
 			  const struct mw_process *process)
 {
@@ -323,6 +351,7 @@ static void keep_oom_kill(struct mw_aggregator *aggregator, const struct mw_life
 	if (process) {
 		oom_kill->private_bytes = mw_process_private_pages(process) * (uint64_t)sysconf(_SC_PAGESIZE);
 		oom_kill->service_id = process->service_id;
+		keep_history(aggregator, process, oom_kill);
 	}
 }
 
@@ -379,19 +408,6 @@ int mw_aggregator_name(struct mw_aggregator *aggregator, uint32_t pid, uint64_t 
 int mw_aggregator_forget_service(struct mw_aggregator *aggregator, uint32_t service_id)
 {
 	return mw_services_forget(aggregator->services, service_id);
-}
-
-static const struct mw_history *history_of(const struct mw_aggregator *aggregator, uint32_t pid, uint64_t start_time_ns)
-{
-	const struct mw_service *service;
-	const struct mw_process *process;
-
-	if (pid) {
-		process = find(aggregator, pid, start_time_ns);
-		return process ? process->subject.history : NULL;
-	}
-	service = start_time_ns > UINT32_MAX ? NULL : mw_services_get(aggregator->services, (uint32_t)start_time_ns);
-	return service ? service->subject.history : NULL;
 }
 
 int mw_aggregator_history(const struct mw_aggregator *aggregator, uint32_t pid, uint64_t start_time_ns, uint32_t level,

@@ -27,7 +27,7 @@ struct mw_limits {
 	uint32_t services_max;	/* 176 bytes each, and a history of 1 KiB while it has processes; id 0 is nobody's */
 	uint32_t rows_max;	/* rows of one table: 112 bytes each, and 3.9 KiB for the fits of a rising one */
 	uint32_t unnamed_max;	/* processes handed to Python for naming in one tick: 40 bytes each */
-	uint32_t oom_kills_max; /* OOM victims kept for one table: 160 bytes each */
+	uint32_t oom_kills_max; /* OOM victims kept for one table: 4 KiB each */
 	uint32_t reserved;
 };
 
@@ -93,12 +93,21 @@ struct mw_unnamed {
 	char comm[16];
 };
 
+enum {
+	MW_OOM_LEVELS = 2, /* of a victim's history, from the finest */
+};
+
 /* The kernel chose this process to die. */
 struct mw_oom_kill {
 	struct mw_lifecycle_event event;
 	uint64_t private_bytes; /* at the last tick that saw it */
 	uint32_t service_id;	/* 0 if it was never named */
+	uint32_t sample_counts[MW_OOM_LEVELS];
 	uint32_t reserved;
+	/* Of its service's history, which ends with its last process; without
+	 * one, of its own.  As mw_history_copy() has them. */
+	double times_s[MW_OOM_LEVELS][MW_LEVEL_SAMPLES];
+	double bytes[MW_OOM_LEVELS][MW_LEVEL_SAMPLES];
 };
 
 /* Totals since creation, but for the two of the current tick. */

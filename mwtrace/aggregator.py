@@ -95,6 +95,9 @@ class OomKill(NamedTuple):
     private_bytes: int  # at the last tick that saw it; 0 if none did
     service_id: int  # 0 if it was never named
     comm: bytes
+    # Of its service, (time_s, private bytes), oldest first: the last minutes, and before them the
+    # hour. Taken when it was killed, since it ends with the service's last process.
+    history: tuple[tuple[float, int], ...] = ()
 
 
 class Table(NamedTuple):
@@ -327,4 +330,14 @@ def _oom_kill(oom_kill: CData) -> OomKill:
         oom_kill.private_bytes,
         oom_kill.service_id,
         ffi.string(event.comm),
+        _oom_history(oom_kill),
     )
+
+
+def _oom_history(oom_kill: CData) -> tuple[tuple[float, int], ...]:
+    samples: list[tuple[float, int]] = []
+    for level, count in enumerate(oom_kill.sample_counts):
+        times_s, sizes = oom_kill.times_s[level], oom_kill.bytes[level]
+        coarser = [(times_s[i], int(sizes[i])) for i in range(count)]
+        samples = [one for one in coarser if not samples or one[0] < samples[0][0]] + samples
+    return tuple(samples)

@@ -21,7 +21,7 @@ from mwtrace.host.procfs import Host
 from mwtrace.incidents import records
 from mwtrace.incidents.book import IncidentLimits, Incidents
 from mwtrace.incidents.listing import directory
-from mwtrace.incidents.post_mortem import perform
+from mwtrace.incidents.post_mortem import Memberships, perform
 from mwtrace.model import (
     Happening,
     IncidentNews,
@@ -102,7 +102,7 @@ class Alerts:
         self._is_wanted = is_wanted
         self._find_snapshot = find_snapshot
         self._host = Host()
-        self._cgroups = CgroupMemory(self._host)
+        self._memberships = Memberships(CgroupMemory(self._host))
         self.incidents = Incidents(settings.limits)
         self._undo = ExitStack()
         self._undo.callback(self._host.close)
@@ -162,7 +162,7 @@ class Alerts:
             oom_kill,
             standing,
             self._daemon.aggregator,
-            self._cgroups,
+            self._memberships,
             now,
             self._find_snapshot(service),
         )
@@ -178,6 +178,7 @@ class Alerts:
             self._tell(news)
 
     def on_tick(self, table: Table) -> None:
+        self._memberships.follow(self._daemon.verdicts.standings)
         wanted = [
             standing
             for standing in self._daemon.verdicts.standings.values()

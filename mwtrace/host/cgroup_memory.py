@@ -9,7 +9,7 @@ import os
 
 from mwtrace.errors import ProcessError
 from mwtrace.host import text
-from mwtrace.host.cgroups import Hierarchies, parse_membership
+from mwtrace.host.cgroups import Hierarchies, Membership, parse_membership
 from mwtrace.host.procfs import Host
 
 _V2 = ("memory.current", "memory.peak", "memory.max", "memory.high", "memory.swap.current")
@@ -25,18 +25,21 @@ _PATH_CHARACTERS_MAX = 512
 
 
 class CgroupMemory:
-    """Answers for one process at a time, from the files as they are now."""
+    """Answers for one cgroup at a time, from the files as they are now."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._hierarchies = Hierarchies(host)
 
-    def of(self, pid: int) -> tuple[tuple[str, str], ...]:
-        """Return (file, value) of its cgroup, "path" first; () if there is none that we can see."""
+    def membership(self, pid: int) -> Membership | None:
+        """Return where a process is, to be asked for when it is no more; None if it is gone."""
         try:
-            membership = parse_membership(self._host.cgroup(pid))
+            return parse_membership(self._host.cgroup(pid))
         except ProcessError:
-            return ()
+            return None
+
+    def at(self, membership: Membership) -> tuple[tuple[str, str], ...]:
+        """Return (file, value) of a cgroup, "path" first; () if there is none that we can see."""
         for hierarchy, path, files, tables in (
             # On a hybrid host the controller is in one of the two.
             (self._hierarchies.memory, membership.memory, _V1, _V1_TABLES),

@@ -61,7 +61,8 @@ class _Entry:
     incident: Incident
     seen_s: float  # its service ran; of OOM kills: the last kill
     refreshed_s: float
-    is_leaking: bool = False
+    # None: another run saw it leak, and this one has not judged its service yet.
+    is_leaking: Optional[bool] = None
     calm_since_s: Optional[float] = None
 
 
@@ -181,7 +182,8 @@ class Incidents:
         if worst.judgement.verdict is Verdict.LEAKING:
             entry.calm_since_s = None
             return self._go_on(entry, worst, now)
-        entry.is_leaking = False
+        if entry.is_leaking or worst.judgement.verdict is Verdict.STEADY:
+            entry.is_leaking = False
         if worst.judgement.verdict is Verdict.STEADY:
             if entry.calm_since_s is None:
                 entry.calm_since_s = now.monotonic_s
@@ -197,7 +199,7 @@ class Incidents:
 
     def _go_on(self, entry: _Entry, worst: Standing, now: WallAnchor) -> list[IncidentNews]:
         before = entry.incident
-        is_back, entry.is_leaking = not entry.is_leaking, True
+        is_back, entry.is_leaking = entry.is_leaking is False, True
         is_news = is_back or _evidence(_with_evidence(before, worst)) != _evidence(before)
         if not is_news and now.monotonic_s - entry.refreshed_s < self._limits.refresh_s:
             return []

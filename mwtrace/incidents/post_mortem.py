@@ -6,13 +6,13 @@ aggregator's tables, and waits for nobody.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Optional
 
 from mwtrace.aggregator import Aggregator, OomKill
-from mwtrace.errors import ProcessGone
 from mwtrace.host.cgroup_memory import CgroupMemory
+from mwtrace.host.cgroups import Membership
 from mwtrace.model import PostMortem, Verdict, VerdictChange
 from mwtrace.tell.cells import printable
 from mwtrace.tell.lines import text_line
@@ -20,24 +20,22 @@ from mwtrace.tell.units import WallAnchor
 from mwtrace.verdicts import Standing
 
 _PROCESSES_MAX = 10
-_LEVELS = 2  # minutes, and the hour before
+_LOOKS_PER_TICK_MAX = 32
 
 
 def perform(
     oom_kill: OomKill,
     standing: Optional[Standing],
     aggregator: Aggregator,
-    cgroups: CgroupMemory,
+    memberships: Memberships,
     now: WallAnchor,
     snapshot_path: str = "",
 ) -> PostMortem:
     """Say what was known of a victim and its service."""
     processes: list[tuple[int, int]] = []
-    history: list[tuple[float, int]] = []
     if oom_kill.service_id:
         members = aggregator.members(oom_kill.service_id, _PROCESSES_MAX)
         processes = [(row.process.pid, row.private_bytes) for row in members if row.process]
-        history = _history(aggregator, oom_kill.service_id)
     verdict = ""
     if standing is not None and standing.judgement.verdict > Verdict.LEARNING:
         subject = standing.subject
@@ -51,29 +49,41 @@ def perform(
         comm=printable(oom_kill.comm.decode("utf-8", "surrogateescape")),
         private_bytes=oom_kill.private_bytes,
         verdict=verdict,
-        history=tuple((now.unix(time_s), size_bytes) for time_s, size_bytes in history),
+        history=tuple((now.unix(time_s), size_bytes) for time_s, size_bytes in oom_kill.history),
         processes=tuple(processes),
-        cgroup=_cgroup(cgroups, oom_kill.process.pid, [pid for pid, _ in processes]),
+        cgroup=memberships.cgroup(
+            oom_kill.service_id, oom_kill.process.pid, [pid for pid, _ in processes]
+        ),
         snapshot_path=printable(snapshot_path),
     )
 
 
-def _history(aggregator: Aggregator, service_id: int) -> list[tuple[float, int]]:
-    """Its newest minutes, and before them, in larger steps, the hour."""
-    samples: list[tuple[float, int]] = []
-    with contextlib.suppress(ProcessGone):
-        for level in range(_LEVELS):
-            coarser = aggregator.history(service_id, level)
-            first_s = samples[0][0] if samples else float("inf")
-            samples = [sample for sample in coarser if sample[0] < first_s] + samples
-    return samples
+class Memberships:
+    """Remembers in which cgroup each service is: a victim is gone before it can be asked."""
 
+    def __init__(self, cgroups: CgroupMemory) -> None:
+        self._cgroups = cgroups
+        self._known: dict[int, Membership] = {}  # by service id
 
-def _cgroup(
-    cgroups: CgroupMemory, victim: int, siblings: Iterable[int]
-) -> tuple[tuple[str, str], ...]:
-    """The victim's, if it is still there, else that of a process of the same service."""
-    for pid in (victim, *siblings):
-        if rows := cgroups.of(pid):
-            return rows
-    return ()
+    def follow(self, standings: Mapping[int, Standing]) -> None:
+        """Look at some services that were not looked at yet; forget those that are gone."""
+        if not standings.keys() >= self._known.keys():
+            self._known = {key: one for key, one in self._known.items() if key in standings}
+        unknown = (
+            key for key, one in standings.items() if key not in self._known and not one.is_gone
+        )
+        for service_id in list(islice(unknown, _LOOKS_PER_TICK_MAX)):
+            membership = self._cgroups.membership(standings[service_id].subject.largest_pid)
+            if membership is not None:
+                self._known[service_id] = membership
+
+    def cgroup(
+        self, service_id: int, victim: int, siblings: Iterable[int]
+    ) -> tuple[tuple[str, str], ...]:
+        """The victim's, if it is still there, else that of its service."""
+        for pid in (victim, *siblings):
+            membership = self._cgroups.membership(pid)
+            if membership is not None and (rows := self._cgroups.at(membership)):
+                return rows
+        known = self._known.get(service_id)
+        return self._cgroups.at(known) if known is not None else ()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Optional
 from mwtrace.errors import ConfigError, HostError
 from mwtrace.incidents import portable
 from mwtrace.model import Incident, IncidentNews
-from mwtrace.tell.sinks import Undelivered
+from mwtrace.tell.sinks import Sink, Undelivered
 
 FILES_MAX = 200
 BYTES_MAX = 16 * 1024 * 1024
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[0-9A-Za-z]{1,20}-[0-9a-f]{8}\.json")
 _LISTED_MAX = 10_000
 
 
-class Records:
+class Records(Sink):
     """The directory of the daemon that writes there; no second one may."""
 
     name = "incident records"

@@ -17,6 +17,7 @@ from mwtrace.model import Incident, IncidentNews
 from mwtrace.tell.cells import printable
 from mwtrace.tell.incident import RUNBOOKS, evidence, text
 from mwtrace.tell.posting import Peer
+from mwtrace.tell.sinks import Sink
 from mwtrace.tell.units import iso_utc
 
 RENEW_S = 60.0
@@ -28,7 +29,7 @@ _LABEL_CHARACTERS_MAX = 256
 _SEVERITY = "warning"
 
 
-class Alertmanager:
+class Alertmanager(Sink):
     """One peer of a cluster; each is told by itself, never through a load balancer."""
 
     def __init__(

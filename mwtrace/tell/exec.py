@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Optional
@@ -22,16 +23,17 @@ from mwtrace.errors import ConfigError
 from mwtrace.model import IncidentNews
 from mwtrace.tell.cells import printable
 from mwtrace.tell.incident import news_json, text
-from mwtrace.tell.sinks import Undelivered
+from mwtrace.tell.sinks import Sink, Undelivered
 
 TIMEOUT_S = 30.0
 _ENDS_WITHIN_S = 2.0
+_ABORTS_WITHIN_S = 0.5
 _POLL_S = 0.02
 _SAID_BYTES_MAX = 2048
 _WORDS_MAX = 200
 
 
-class ExecHook:
+class ExecHook(Sink):
     renew_s: Optional[float] = None
 
     def __init__(self, command: str, host: str, timeout_s: float = TIMEOUT_S) -> None:
@@ -50,10 +52,17 @@ class ExecHook:
         self.name = f"exec {os.path.basename(program)}"
         self._host = host
         self._timeout_s = timeout_s
+        self._changing = threading.Lock()
+        self._running: Optional[subprocess.Popen[bytes]] = None
 
     def deliver(self, news: Sequence[IncidentNews]) -> None:
         for one in news:
             self._run(one)
+
+    def abort(self) -> None:
+        with self._changing:
+            if self._running is not None:
+                _end(self._running, _ABORTS_WITHIN_S)
 
     def _run(self, news: IncidentNews) -> None:
         try:
@@ -61,10 +70,16 @@ class ExecHook:
             with tempfile.TemporaryFile() as body:
                 body.write(news_json(news, self._host).encode("ascii") + b"\n")
                 body.seek(0)
-                process = self._start(news, body)
+                with self._changing:
+                    process = self._running = self._start(news, body)
         except OSError as error:
             raise Undelivered(f"cannot be started: {error.strerror}", again=True) from error
-        said = self._watch(process)
+        try:
+            said = self._watch(process)
+        finally:
+            with self._changing:
+                self._running = None
+                process.wait()  # it has ended: this only takes its number back
         if process.returncode != 0:
             how = f"exit code {process.returncode}"
             if process.returncode < 0:
@@ -96,7 +111,7 @@ class ExecHook:
             raw = _read(process.stdout, deadline_s)
             _await(process, deadline_s)
         except TimeoutError as error:
-            _end(process)
+            _end(process, _ENDS_WITHIN_S)
             raise Undelivered(f"not done after {self._timeout_s:g} s", again=True) from error
         finally:
             process.stdout.close()
@@ -123,19 +138,19 @@ def _await(process: subprocess.Popen[bytes], deadline_s: float) -> None:
         if time.monotonic() >= deadline_s:
             raise TimeoutError
         time.sleep(_POLL_S)
-    process.wait()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it and what it started: first they are asked, then they are not."""
-    # Until it is waited for, nobody else can get its number, nor its group's.
+def _end(process: subprocess.Popen[bytes], within_s: float) -> None:
+    """End it and what it started: first they are asked, then they are not.
+
+    It must not have been waited for: until then nobody else can get its number, nor its group's.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
-    deadline_s = time.monotonic() + _ENDS_WITHIN_S
+    deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
         if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             break
         time.sleep(_POLL_S)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

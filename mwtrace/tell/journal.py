@@ -16,7 +16,7 @@ from typing import Optional
 
 from mwtrace.model import Happening, IncidentNews
 from mwtrace.tell.incident import evidence, news_json, news_line, text
-from mwtrace.tell.sinks import Undelivered
+from mwtrace.tell.sinks import Sink, Undelivered
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _TIMEOUT_S = 5.0
 _FIELD_CHARACTERS_MAX = 8 * 1024
 
 
-class Journal:
+class Journal(Sink):
     renew_s: Optional[float] = None
 
     def __init__(self, host: str, path: str = SOCKET) -> None:

@@ -72,6 +72,8 @@ class Sender:
             self._is_closing = True
             self._changed.notify()
         self._thread.join(_LEAVE_S)
+        if self._thread.is_alive():
+            self._sink.abort()
 
     def _run(self) -> None:
         while (batch := self._next()) is not None:

@@ -38,7 +38,11 @@ class Sink(Protocol):
     renew_s: Optional[float]  # what is open is handed over this often; None: each news once
 
     def deliver(self, news: Sequence[IncidentNews]) -> None:
-        """Hand these over, or raise Undelivered. Ends within seconds, whatever the other does."""
+        """Hand these over, or raise Undelivered. Ends in a minute, whatever the other does."""
+
+    def abort(self) -> None:
+        """The daemon ends: leave nothing behind of what is under way. From another thread."""
+        return  # most leave nothing
 
 
 def backoff_s(failures: int, after_s: Optional[float] = None) -> float:

@@ -9,9 +9,10 @@ from typing import Optional
 from mwtrace.model import IncidentNews
 from mwtrace.tell.incident import news_json, slack_text
 from mwtrace.tell.posting import Peer
+from mwtrace.tell.sinks import Sink
 
 
-class Webhook:
+class Webhook(Sink):
     renew_s: Optional[float] = None
 
     def __init__(self, peer: Peer, host: str) -> None:
@@ -24,7 +25,7 @@ class Webhook:
             self._peer.post(news_json(one, self._host).encode("ascii"))
 
 
-class SlackWebhook:
+class SlackWebhook(Sink):
     renew_s: Optional[float] = None
 
     def __init__(self, peer: Peer, host: str) -> None:

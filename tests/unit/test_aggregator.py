@@ -244,6 +244,10 @@ def test_an_oom_victim_is_told_with_what_was_known_of_it(host: Host) -> None:
     assert oom_kill.process == host.id_of(7)
     assert (oom_kill.time_s, oom_kill.cgroup_id, oom_kill.comm) == (17.5, 9, b"victim")
     assert (oom_kill.private_bytes, oom_kill.service_id) == (3 * oracle.PAGE_BYTES, SERVICE)
+    # Its service ended with it, and the service's history, too.
+    assert [size for _, size in oom_kill.history] == [3 * oracle.PAGE_BYTES]
+    with pytest.raises(ProcessGone):
+        host.aggregator.history(SERVICE, 0)
     assert host.tick().oom_kills == []
 
 

@@ -16,7 +16,7 @@ from incidents_made import opened, resolved
 from mwtrace.model import Happening, IncidentNews, IncidentType
 from mwtrace.tell import sender as sender_module
 from mwtrace.tell.sender import Sender
-from mwtrace.tell.sinks import BACKOFF_MAX_S, Held, Outbox, Undelivered, backoff_s
+from mwtrace.tell.sinks import BACKOFF_MAX_S, Held, Outbox, Sink, Undelivered, backoff_s
 
 DEADLINE_S = 20.0
 
@@ -185,7 +185,7 @@ def test_a_receiver_may_say_when_to_come_again_within_bounds(asked_s: float, wai
 # -- the thread ----------------------------------------------------------------------------------
 
 
-class Recorder:
+class Recorder(Sink):
     """A sink that does as its script says, and then takes all."""
 
     def __init__(self, renew_s: Optional[float] = None, *script: Exception) -> None:
