@@ -45,6 +45,7 @@ class AlertSettings:
     alertmanagers: tuple[str, ...] = ()
     alertmanager_auth_file: Optional[str] = None
     alertmanager_resend_s: float = 60.0
+    runbook_base: str = ""
     webhooks: tuple[str, ...] = ()
     slack_webhooks: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
@@ -59,6 +60,8 @@ def open_sinks(settings: AlertSettings, host: str) -> list[Sink]:
     if settings.alertmanagers or settings.webhooks or settings.slack_webhooks:
         from mwtrace.tell.posting import Credentials, Peer, parse_address, read_credentials
 
+        if settings.runbook_base:
+            parse_address(settings.runbook_base, "--runbook-base")
         if settings.alertmanagers:
             from mwtrace.tell.alertmanager import API_PATH, Alertmanager
 
@@ -67,7 +70,9 @@ def open_sinks(settings: AlertSettings, host: str) -> list[Sink]:
                 credentials = read_credentials(settings.alertmanager_auth_file)
             for url in settings.alertmanagers:
                 peer = Peer(parse_address(url, "--alertmanager", API_PATH), credentials)
-                sinks.append(Alertmanager(peer, host, settings.alertmanager_resend_s))
+                sinks.append(
+                    Alertmanager(peer, host, settings.alertmanager_resend_s, settings.runbook_base)
+                )
         from mwtrace.tell.webhook import SlackWebhook, Webhook
 
         for url in settings.webhooks:

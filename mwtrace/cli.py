@@ -177,6 +177,9 @@ def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) 
     help="How often open alerts are sent again.",
 )
 @click.option(
+    "--runbook-base", metavar="URL", default="", help="Where you publish the runbooks, for alerts."
+)
+@click.option(
     "--webhook", "webhooks", multiple=True, metavar="URL", help="Post incidents there, as JSON."
 )
 @click.option(
@@ -227,6 +230,7 @@ def cli(
     alertmanagers: tuple[str, ...],
     alertmanager_auth_file: Optional[str],
     alertmanager_resend: float,
+    runbook_base: str,
     webhooks: tuple[str, ...],
     slack_webhooks: tuple[str, ...],
     commands: tuple[str, ...],
@@ -284,6 +288,7 @@ def cli(
         alertmanagers=alertmanagers,
         alertmanager_auth_file=alertmanager_auth_file,
         alertmanager_resend_s=alertmanager_resend,
+        runbook_base=runbook_base,
         webhooks=webhooks,
         slack_webhooks=slack_webhooks,
         commands=commands,

@@ -22,7 +22,6 @@ from mwtrace.tell.units import iso_utc
 
 RENEW_S = 60.0
 API_PATH = "/api/v2/alerts"
-RUNBOOK_URL = "https://github.com/mwtrace/mwtrace/blob/main/docs/runbooks"
 _RENEWALS_UNTIL_END = 4  # as Prometheus does
 _ALERTS_PER_POST = 64
 _LABEL_CHARACTERS_MAX = 256
@@ -33,19 +32,19 @@ class Alertmanager(Sink):
     """One peer of a cluster; each is told by itself, never through a load balancer."""
 
     def __init__(
-        self, peer: Peer, host: str, renew_s: float = RENEW_S, runbook_url: str = RUNBOOK_URL
+        self, peer: Peer, host: str, renew_s: float = RENEW_S, runbook_base: str = ""
     ) -> None:
         self.name = f"alertmanager {peer.address.words}"
         self.renew_s: Optional[float] = renew_s
         self._peer = peer
         self._host = host
-        self._runbook_url = runbook_url
+        self._runbook_base = runbook_base
 
     def deliver(self, news: Sequence[IncidentNews]) -> None:
         now_unix_s = time.time()
         ends_unix_s = now_unix_s + _RENEWALS_UNTIL_END * (self.renew_s or RENEW_S)
         alerts = [
-            alert(one.incident, self._host, self._runbook_url, now_unix_s, ends_unix_s)
+            alert(one.incident, self._host, self._runbook_base, now_unix_s, ends_unix_s)
             for one in news
         ]
         for first in range(0, len(alerts), _ALERTS_PER_POST):
@@ -54,7 +53,7 @@ class Alertmanager(Sink):
 
 
 def alert(
-    incident: Incident, host: str, runbook_url: str, now_unix_s: float, ends_unix_s: float
+    incident: Incident, host: str, runbook_base: str, now_unix_s: float, ends_unix_s: float
 ) -> dict[str, Any]:
     """One alert as the API takes it; ``ends_unix_s`` is used while the incident is open."""
     if incident.resolved_unix_s is not None:
@@ -66,8 +65,11 @@ def alert(
         "summary": text(incident.summary),
         **evidence(incident),
         "incident": incident.id,
-        "runbook_url": f"{runbook_url}/{name}.md",
+        # As the rules for Prometheus say it: without a page of the operator's, where ours is.
+        "runbook": f"mwtrace assets show runbooks/{name}.md",
     }
+    if runbook_base:
+        annotations["runbook_url"] = f"{runbook_base.rstrip('/')}/{name}.md"
     if incident.resolution:
         annotations["resolution"] = text(incident.resolution)
     return {

@@ -63,7 +63,9 @@ def server(tmp_path: Path, receiver: Peer) -> Iterator[Alertmanager]:
 @pytest.fixture
 def send(server: Alertmanager) -> Iterator[Sender]:
     peer = Client(parse_address(server.url, "--alertmanager", API_PATH))
-    sender = Sender(alertmanager_module.Alertmanager(peer, "host-1", RENEW_S))
+    sender = Sender(
+        alertmanager_module.Alertmanager(peer, "host-1", RENEW_S, "https://wiki/runbooks/")
+    )
     yield sender
     sender.close()
 
@@ -116,7 +118,8 @@ def test_an_incident_is_one_alert_from_its_beginning_to_its_end(
     assert said["site"] == ("94% of the growth, by audited survivors: app.py:remember (line 31)")
     assert said["holder"] == "app.SESSIONS[\u2026]"
     assert said["snapshot"] == "/var/lib/mwtrace/snapshots/1.mws"
-    assert said["runbook_url"].endswith("/MwtraceMemoryLeak.md")
+    assert said["runbook"] == "mwtrace assets show runbooks/MwtraceMemoryLeak.md"
+    assert said["runbook_url"] == "https://wiki/runbooks/MwtraceMemoryLeak.md"
     # More is known: the same alert says so, and nobody is woken again.
     more = replace(first.incident, kind="mmap")
     send.put(IncidentNews(Happening.UPDATED, more))
