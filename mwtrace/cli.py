@@ -279,6 +279,7 @@ def cli(
         )
     elif _given(ctx) & {"--metrics-prefix", "--metrics-services"}:
         raise ConfigError("metrics for whom?", "Say --web-listen-address or --textfile-dir.")
+    _check_alerting(ctx, once)
     from mwtrace.alerting import AlertSettings
     from mwtrace.daemon import Settings
     from mwtrace.incidents.book import IncidentLimits
@@ -314,6 +315,28 @@ def cli(
         alerting=alerting,
         outlets=outlets,
     )
+
+
+# Options of the watch that tell of incidents, and those that only say how.
+_TOLD = {"--alertmanager", "--webhook", "--slack-webhook", "--exec", "--journal", "--incidents-dir"}
+_TOLD_HOW = {
+    "--alertmanager-auth-file": {"--alertmanager"},
+    "--alertmanager-resend": {"--alertmanager"},
+    "--runbook-base": {"--alertmanager"},
+    "--resolve-after": _TOLD,
+}
+
+
+def _check_alerting(ctx: click.Context, once: bool) -> None:
+    """Raise ConfigError if nobody could be told as it was asked for."""
+    given = _given(ctx)
+    if once and given & _TOLD:
+        raise ConfigError(
+            f"--once is over before there is anything for {min(given & _TOLD)}", "Leave --once out."
+        )
+    for option, needed in _TOLD_HOW.items():
+        if option in given and not given & needed:
+            raise ConfigError(f"{option} of what?", f"Say {min(needed)}, too.")
 
 
 def _given(ctx: click.Context) -> set[str]:
