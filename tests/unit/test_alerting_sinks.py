@@ -277,6 +277,14 @@ def test_a_command_that_cannot_be_run_is_refused_at_the_start(command: str) -> N
         ExecHook(command, HOST)
 
 
+def test_the_documented_object_is_the_one_that_is_sent() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "incidents.md").read_text()
+    example = json.loads(page.split("```json\n")[1].split("```")[0])
+    sent_now = json.loads(news_json(opened(), HOST))
+    assert list(example) == list(sent_now)
+    assert list(example["incident"]) == list(sent_now["incident"])
+
+
 def test_what_is_known_of_an_incident_is_in_its_json() -> None:
     """Every field has a key, so that a new one cannot be forgotten."""
     assert (
