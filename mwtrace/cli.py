@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Optional
 import click
 
 from mwtrace import __version__
+from mwtrace.alert_options import alert_options, check, settings_of
 from mwtrace.demo import SHAPES, run
 from mwtrace.errors import ConfigError, MwtraceError
 from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, parse_size
@@ -24,8 +25,6 @@ from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, pars
 _INTERVAL_MIN_S = 0.1
 _INTERVAL_MAX_S = 3600.0
 _DEFAULT_ADDRESS = "127.0.0.1:9469"
-_RESEND_MIN_S = 1.0
-_RESEND_MAX_S = 3600.0
 
 
 def _quantity(parse: Callable[[str], float]) -> Callable[..., Optional[float]]:
@@ -69,16 +68,6 @@ def _interval(ctx: click.Context, option: click.Parameter, text: str) -> float:
             "Choose an interval from 100ms to 1h; the default of 5s suits nearly everyone.",
         )
     return interval_s
-
-
-def _resend(ctx: click.Context, option: click.Parameter, text: str) -> float:
-    resend_s = parse_duration(text)
-    if not _RESEND_MIN_S <= resend_s <= _RESEND_MAX_S:
-        raise ConfigError(
-            f"cannot send alerts again every {text}",
-            "Choose a time from 1s to 1h; Alertmanager's own advice is 30s to 3m.",
-        )
-    return resend_s
 
 
 def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) -> Optional[float]:
@@ -156,62 +145,12 @@ def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) 
     show_default=True,
     help="So many services have metrics of their own; the others are told as one.",
 )
-@click.option(
-    "--alertmanager",
-    "alertmanagers",
-    multiple=True,
-    metavar="URL",
-    help="Alert of incidents there; give every peer of a cluster.",
-)
-@click.option(
-    "--alertmanager-auth-file",
-    metavar="FILE",
-    help="Credentials and certificates for it; docs/alerts.md shows one.",
-)
-@click.option(
-    "--alertmanager-resend",
-    callback=_resend,
-    default="60s",
-    show_default=True,
-    metavar="TIME",
-    help="How often open alerts are sent again.",
-)
-@click.option(
-    "--runbook-base", metavar="URL", default="", help="Where you publish the runbooks, for alerts."
-)
-@click.option(
-    "--webhook", "webhooks", multiple=True, metavar="URL", help="Post incidents there, as JSON."
-)
-@click.option(
-    "--slack-webhook",
-    "slack_webhooks",
-    multiple=True,
-    metavar="URL",
-    help="Post them as text, to Slack or what speaks as it does.",
-)
-@click.option(
-    "--exec",
-    "commands",
-    multiple=True,
-    metavar="COMMAND",
-    help="Run this for each, with the JSON on its standard input.",
-)
-@click.option("--journal", is_flag=True, help="Write them to systemd's journal.")
-@click.option(
-    "--incidents-dir",
-    type=click.Path(path_type=Path),
-    help="Keep a record of each there; 'mwtrace incidents' shows them.",
-)
-@click.option(
-    "--resolve-after",
-    callback=_duration,
-    metavar="TIME",
-    help="How long a service must be steady.  [default: as long as its leak took to notice]",
-)
+@alert_options
 @click.option("-v", "--verbose", is_flag=True, help="Tell every verdict change, not only alarms.")
 @click.pass_context
 def cli(
     ctx: click.Context,
+    /,
     watch_all: bool,
     pids: tuple[int, ...],
     services: tuple[str, ...],
@@ -227,17 +166,8 @@ def cli(
     textfile_dir: Optional[str],
     metrics_prefix: str,
     metrics_services: int,
-    alertmanagers: tuple[str, ...],
-    alertmanager_auth_file: Optional[str],
-    alertmanager_resend: float,
-    runbook_base: str,
-    webhooks: tuple[str, ...],
-    slack_webhooks: tuple[str, ...],
-    commands: tuple[str, ...],
-    journal: bool,
-    incidents_dir: Optional[Path],
-    resolve_after: Optional[float],
     verbose: bool,
+    **told: Any,
 ) -> None:
     """Find the services that leak memory on this host, without touching them.
 
@@ -279,24 +209,10 @@ def cli(
         )
     elif _given(ctx) & {"--metrics-prefix", "--metrics-services"}:
         raise ConfigError("metrics for whom?", "Say --web-listen-address or --textfile-dir.")
-    _check_alerting(ctx, once)
-    from mwtrace.alerting import AlertSettings
     from mwtrace.daemon import Settings
-    from mwtrace.incidents.book import IncidentLimits
     from mwtrace.watching import watch
 
-    alerting = AlertSettings(
-        alertmanagers=alertmanagers,
-        alertmanager_auth_file=alertmanager_auth_file,
-        alertmanager_resend_s=alertmanager_resend,
-        runbook_base=runbook_base,
-        webhooks=webhooks,
-        slack_webhooks=slack_webhooks,
-        commands=commands,
-        journal=journal,
-        incidents_dir=incidents_dir,
-        limits=IncidentLimits(resolve_after_s=resolve_after),
-    )
+    check(_given(ctx), once)
     settings = Settings(
         interval_s=interval,
         duration_s=duration,
@@ -312,31 +228,9 @@ def cli(
         as_json=as_json,
         record=record,
         is_verbose=verbose,
-        alerting=alerting,
+        alerting=settings_of(told),
         outlets=outlets,
     )
-
-
-# Options of the watch that tell of incidents, and those that only say how.
-_TOLD = {"--alertmanager", "--webhook", "--slack-webhook", "--exec", "--journal", "--incidents-dir"}
-_TOLD_HOW = {
-    "--alertmanager-auth-file": {"--alertmanager"},
-    "--alertmanager-resend": {"--alertmanager"},
-    "--runbook-base": {"--alertmanager"},
-    "--resolve-after": _TOLD,
-}
-
-
-def _check_alerting(ctx: click.Context, once: bool) -> None:
-    """Raise ConfigError if nobody could be told as it was asked for."""
-    given = _given(ctx)
-    if once and given & _TOLD:
-        raise ConfigError(
-            f"--once is over before there is anything for {min(given & _TOLD)}", "Leave --once out."
-        )
-    for option, needed in _TOLD_HOW.items():
-        if option in given and not given & needed:
-            raise ConfigError(f"{option} of what?", f"Say {min(needed)}, too.")
 
 
 def _given(ctx: click.Context) -> set[str]:
@@ -511,6 +405,21 @@ def holders(process: str, type_name: str, as_json: bool) -> None:
     looking.holders(process, type_name, as_json)
 
 
+@cli.command()
+@click.argument("incident", metavar="[ID]", required=False)
+@click.option(
+    "--incidents-dir",
+    type=click.Path(path_type=Path),
+    help="Where they are kept.  [default: the service's]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per incident.")
+def incidents(incident: Optional[str], incidents_dir: Optional[Path], as_json: bool) -> None:
+    """List the incidents that were kept: leaks and OOM kills; one of them in full."""
+    from mwtrace.incidents.listing import show
+
+    click.echo(show(incidents_dir, incident, as_json), nl=False)
+
+
 @cli.group("assets")
 def assets_group() -> None:
     """Rules for Prometheus, a dashboard for Grafana, and runbooks for the alerts."""
@@ -539,21 +448,6 @@ def assets_show(name: str, runbook_base: str) -> None:
     from mwtrace.assets import read
 
     click.echo(read(name, runbook_base), nl=False)
-
-
-@cli.command()
-@click.argument("incident", metavar="[ID]", required=False)
-@click.option(
-    "--incidents-dir",
-    type=click.Path(path_type=Path),
-    help="Where they are kept.  [default: the service's]",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per incident.")
-def incidents(incident: Optional[str], incidents_dir: Optional[Path], as_json: bool) -> None:
-    """List the incidents that were kept: leaks and OOM kills; one of them in full."""
-    from mwtrace.incidents.listing import show
-
-    click.echo(show(incidents_dir, incident, as_json), nl=False)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
