@@ -164,6 +164,27 @@ def test_how_long_it_must_be_steady_can_be_chosen() -> None:
     assert book.news() == [OPENED, RESOLVED]
 
 
+def test_a_calm_that_was_broken_begins_anew() -> None:
+    book = Book(IncidentLimits(resolve_after_s=120.0))
+    book.host.start(7, 1, leak(MIB))
+    book.run(120)
+    for pid in (17, 37):
+        book.host.end(pid - 10)
+        book.host.start(pid, 1, steady(20 * MIB))
+        book.run(110)  # steady for about a minute of it
+        assert book.host.verdict(1) is Verdict.STEADY
+        book.host.end(pid)
+        book.host.start(pid + 10, 1, leak(MIB))
+        book.run(120)
+        assert book.host.verdict(1) is Verdict.LEAKING
+    book.host.end(47)
+    book.host.start(57, 1, steady(20 * MIB))
+    book.run(110)
+    assert book.news() == [OPENED, UPDATED, UPDATED]
+    book.run(90)
+    assert book.news() == [OPENED, UPDATED, UPDATED, RESOLVED]
+
+
 def test_a_leak_that_comes_back_soon_is_the_same_incident(leaking: Book) -> None:
     first = leaking.open()
     leaking.host.end(7)
