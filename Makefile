@@ -69,8 +69,9 @@ bench-corpus: build ## what is said of real leaks and of healthy look-alikes (ro
 bench-explain: build ## what reading a process's memory costs, and how right it is (root)
 	$(BIN)/python tests/bench/explain.py
 
-bench-tell: build ## what telling costs: scrapes, pages, memory over scrapes and births
+bench-tell: build ## what telling costs: scrapes, pages, memory, and how soon an alert is there
 	$(BIN)/python tests/bench/tell.py
+	$(BIN)/python tests/bench/alerts.py
 
 # memray is a peer: it gets an environment of its own, and attaches by gdb.
 bench-trace: build ## what tracing costs and how right it is, beside bcc's memleak and memray (root)

@@ -29,15 +29,15 @@ struct mw_aggregator {
 	struct mw_rows *rows;
 	struct mw_reader *reader;
 	struct mw_unnamed *unnamed; /* unnamed_max */
-	/* Twice incidents_max: those of the table, which stay valid until the
+	/* Twice oom_kills_max: those of the table, which stay valid until the
 	 * next tick, and those that arrive meanwhile. */
-	struct mw_incident *incidents[2];
+	struct mw_oom_kill *oom_kills[2];
 	struct mw_limits limits;
 	struct mw_counters counters;
 	struct mw_table table;
 	uint64_t screen_pages;
 	uint64_t trimmed_gone_total; /* processes_gone_total when memory was last given back */
-	uint32_t arriving;	     /* which incidents are not in the table */
+	uint32_t arriving;	     /* which of them are not in the table */
 	uint32_t arriving_count;     /* how many of these */
 	uint32_t tick;		     /* ordinal, to tell who was seen */
 };
@@ -52,10 +52,10 @@ static int allocate(struct mw_aggregator *aggregator)
 	aggregator->rows = mw_rows_create(limits, aggregator->clock, aggregator->processes, aggregator->services);
 	aggregator->reader = mw_reader_create();
 	aggregator->unnamed = calloc(limits->unnamed_max, sizeof(*aggregator->unnamed));
-	aggregator->incidents[0] = calloc(limits->incidents_max, sizeof(*aggregator->incidents[0]));
-	aggregator->incidents[1] = calloc(limits->incidents_max, sizeof(*aggregator->incidents[1]));
+	aggregator->oom_kills[0] = calloc(limits->oom_kills_max, sizeof(*aggregator->oom_kills[0]));
+	aggregator->oom_kills[1] = calloc(limits->oom_kills_max, sizeof(*aggregator->oom_kills[1]));
 	return aggregator->clock && aggregator->processes && aggregator->services && aggregator->rows &&
-	       aggregator->reader && aggregator->unnamed && aggregator->incidents[0] && aggregator->incidents[1];
+	       aggregator->reader && aggregator->unnamed && aggregator->oom_kills[0] && aggregator->oom_kills[1];
 }
 
 struct mw_aggregator *mw_aggregator_create(const struct mw_limits *limits)
@@ -64,7 +64,7 @@ struct mw_aggregator *mw_aggregator_create(const struct mw_limits *limits)
 	uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
 
 	if (!limits->processes_max || !limits->services_max || !limits->rows_max || !limits->unnamed_max ||
-	    !limits->incidents_max)
+	    !limits->oom_kills_max)
 		return NULL;
 	aggregator = calloc(1, sizeof(*aggregator));
 	if (!aggregator)
@@ -83,8 +83,8 @@ void mw_aggregator_destroy(struct mw_aggregator *aggregator)
 {
 	if (!aggregator)
 		return;
-	free(aggregator->incidents[1]);
-	free(aggregator->incidents[0]);
+	free(aggregator->oom_kills[1]);
+	free(aggregator->oom_kills[0]);
 	free(aggregator->unnamed);
 	mw_reader_destroy(aggregator->reader);
 	mw_rows_destroy(aggregator->rows);
@@ -276,8 +276,8 @@ static void finish_table(struct mw_aggregator *aggregator, uint64_t time_ns)
 	table->time_ns = time_ns;
 	table->row_count = mw_rows_choose(aggregator->rows, &aggregator->counters.rows_omitted_total, &table->rows);
 	table->unnamed = aggregator->unnamed;
-	table->incidents = aggregator->incidents[aggregator->arriving];
-	table->incident_count = aggregator->arriving_count;
+	table->oom_kills = aggregator->oom_kills[aggregator->arriving];
+	table->oom_kill_count = aggregator->arriving_count;
 	aggregator->arriving ^= 1;
 	aggregator->arriving_count = 0;
 	count_subjects(aggregator);
@@ -308,21 +308,50 @@ int mw_aggregator_tick(struct mw_aggregator *aggregator, uint64_t time_ns, int i
 	return error;
 }
 
-static void keep_incident(struct mw_aggregator *aggregator, const struct mw_lifecycle_event *event,
+static const struct mw_history *history_of(const struct mw_aggregator *aggregator, uint32_t pid, uint64_t start_time_ns)
+{
+	const struct mw_service *service;
+	const struct mw_process *process;
+
+	if (pid) {
+		process = find(aggregator, pid, start_time_ns);
+		return process ? process->subject.history : NULL;
+	}
+	service = start_time_ns > UINT32_MAX ? NULL : mw_services_get(aggregator->services, (uint32_t)start_time_ns);
+	return service ? service->subject.history : NULL;
+}
+
+/* Now: at the tick that tells of the kill, the history may be gone with the process. */
+static void keep_history(const struct mw_aggregator *aggregator, const struct mw_process *process,
+			 struct mw_oom_kill *oom_kill)
+{
+	const struct mw_history *history = process->subject.history;
+
+	if (process->service_id)
+		history = history_of(aggregator, 0, process->service_id);
+	if (!history)
+		return;
+	for (uint32_t level = 0; level < MW_OOM_LEVELS; level++)
+		oom_kill->sample_counts[level] = mw_history_copy(history, aggregator->clock, level,
+								 oom_kill->times_s[level], oom_kill->bytes[level]);
+}
+
+static void keep_oom_kill(struct mw_aggregator *aggregator, const struct mw_lifecycle_event *event,
 			  const struct mw_process *process)
 {
-	struct mw_incident *incident;
+	struct mw_oom_kill *oom_kill;
 
-	if (aggregator->arriving_count == aggregator->limits.incidents_max) {
-		aggregator->counters.incidents_dropped_total++;
+	if (aggregator->arriving_count == aggregator->limits.oom_kills_max) {
+		aggregator->counters.oom_kills_dropped_total++;
 		return;
 	}
-	incident = &aggregator->incidents[aggregator->arriving][aggregator->arriving_count++];
-	memset(incident, 0, sizeof(*incident));
-	incident->event = *event;
+	oom_kill = &aggregator->oom_kills[aggregator->arriving][aggregator->arriving_count++];
+	memset(oom_kill, 0, sizeof(*oom_kill));
+	oom_kill->event = *event;
 	if (process) {
-		incident->private_bytes = mw_process_private_pages(process) * (uint64_t)sysconf(_SC_PAGESIZE);
-		incident->service_id = process->service_id;
+		oom_kill->private_bytes = mw_process_private_pages(process) * (uint64_t)sysconf(_SC_PAGESIZE);
+		oom_kill->service_id = process->service_id;
+		keep_history(aggregator, process, oom_kill);
 	}
 }
 
@@ -352,7 +381,7 @@ void mw_aggregator_on_event(struct mw_aggregator *aggregator, const void *data, 
 	if (!process)
 		aggregator->counters.events_unmatched_total++;
 	if (event.kind == MW_EVENT_OOM_VICTIM)
-		keep_incident(aggregator, &event, process);
+		keep_oom_kill(aggregator, &event, process);
 	else if (process && event.kind == MW_EVENT_EXEC)
 		restart_process(process);
 	else if (process)
@@ -379,19 +408,6 @@ int mw_aggregator_name(struct mw_aggregator *aggregator, uint32_t pid, uint64_t 
 int mw_aggregator_forget_service(struct mw_aggregator *aggregator, uint32_t service_id)
 {
 	return mw_services_forget(aggregator->services, service_id);
-}
-
-static const struct mw_history *history_of(const struct mw_aggregator *aggregator, uint32_t pid, uint64_t start_time_ns)
-{
-	const struct mw_service *service;
-	const struct mw_process *process;
-
-	if (pid) {
-		process = find(aggregator, pid, start_time_ns);
-		return process ? process->subject.history : NULL;
-	}
-	service = start_time_ns > UINT32_MAX ? NULL : mw_services_get(aggregator->services, (uint32_t)start_time_ns);
-	return service ? service->subject.history : NULL;
 }
 
 int mw_aggregator_history(const struct mw_aggregator *aggregator, uint32_t pid, uint64_t start_time_ns, uint32_t level,

@@ -27,7 +27,7 @@ struct mw_limits {
 	uint32_t services_max;	/* 176 bytes each, and a history of 1 KiB while it has processes; id 0 is nobody's */
 	uint32_t rows_max;	/* rows of one table: 112 bytes each, and 3.9 KiB for the fits of a rising one */
 	uint32_t unnamed_max;	/* processes handed to Python for naming in one tick: 40 bytes each */
-	uint32_t incidents_max; /* OOM victims kept for one table: 160 bytes each */
+	uint32_t oom_kills_max; /* OOM victims kept for one table: 4 KiB each */
 	uint32_t reserved;
 };
 
@@ -93,12 +93,21 @@ struct mw_unnamed {
 	char comm[16];
 };
 
+enum {
+	MW_OOM_LEVELS = 2, /* of a victim's history, from the finest */
+};
+
 /* The kernel chose this process to die. */
-struct mw_incident {
+struct mw_oom_kill {
 	struct mw_lifecycle_event event;
 	uint64_t private_bytes; /* at the last tick that saw it */
 	uint32_t service_id;	/* 0 if it was never named */
+	uint32_t sample_counts[MW_OOM_LEVELS];
 	uint32_t reserved;
+	/* Of its service's history, which ends with its last process; without
+	 * one, of its own.  As mw_history_copy() has them. */
+	double times_s[MW_OOM_LEVELS][MW_LEVEL_SAMPLES];
+	double bytes[MW_OOM_LEVELS][MW_LEVEL_SAMPLES];
 };
 
 /* Totals since creation, but for the two of the current tick. */
@@ -115,7 +124,7 @@ struct mw_counters {
 	uint64_t services_untracked_total;  /* names beyond services_max */
 	uint64_t rows_omitted_total;	    /* rising, gone or cleared subjects that did not fit into a table */
 	uint64_t naming_deferred_total;	    /* processes that waited a tick for a name, once per tick */
-	uint64_t incidents_dropped_total;
+	uint64_t oom_kills_dropped_total;
 	uint64_t pid_reused_total;	/* a pid that came back with another start time */
 	uint64_t iterator_errors_total; /* ticks whose iterator ended early */
 	uint64_t process_count;		/* this tick */
@@ -126,10 +135,10 @@ struct mw_table {
 	uint64_t time_ns;
 	const struct mw_row *rows; /* rising services, rising processes, gone and cleared ones, the rest by size */
 	const struct mw_unnamed *unnamed;
-	const struct mw_incident *incidents;
+	const struct mw_oom_kill *oom_kills;
 	uint32_t row_count;
 	uint32_t unnamed_count;
-	uint32_t incident_count;
+	uint32_t oom_kill_count;
 	uint32_t reserved;
 	struct mw_counters counters;
 };

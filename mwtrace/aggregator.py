@@ -34,7 +34,7 @@ class Limits(NamedTuple):
     services_max: int = 4_096
     rows_max: int = 512
     unnamed_max: int = 1_024
-    incidents_max: int = 64
+    oom_kills_max: int = 64
 
 
 class Row(NamedTuple):
@@ -86,8 +86,8 @@ class Unnamed(NamedTuple):
     comm: bytes  # chosen by the process itself: any bytes
 
 
-class Incident(NamedTuple):
-    """``struct mw_incident``: the kernel chose a process to die for want of memory."""
+class OomKill(NamedTuple):
+    """``struct mw_oom_kill``: the kernel chose a process to die for want of memory."""
 
     time_s: float
     process: ProcessId
@@ -95,6 +95,9 @@ class Incident(NamedTuple):
     private_bytes: int  # at the last tick that saw it; 0 if none did
     service_id: int  # 0 if it was never named
     comm: bytes
+    # Of its service, (time_s, private bytes), oldest first: the last minutes, and before them the
+    # hour. Taken when it was killed, since it ends with the service's last process.
+    history: tuple[tuple[float, int], ...] = ()
 
 
 class Table(NamedTuple):
@@ -103,7 +106,7 @@ class Table(NamedTuple):
     time_s: float
     rows: list[Row]
     unnamed: list[Unnamed]
-    incidents: list[Incident]
+    oom_kills: list[OomKill]
     counters: Mapping[str, int]  # by their names in struct mw_counters
     iterator_errno: int  # 0, or why the iterator ended early: this tick misses processes
 
@@ -201,7 +204,7 @@ class Aggregator:
             time_s,
             [_row(table.rows[i]) for i in range(table.row_count)],
             [_unnamed(table.unnamed[i]) for i in range(table.unnamed_count)],
-            [_incident(table.incidents[i]) for i in range(table.incident_count)],
+            [_oom_kill(table.oom_kills[i]) for i in range(table.oom_kill_count)],
             counters,
             -rc,
         )
@@ -318,13 +321,23 @@ def _unnamed(unnamed: CData) -> Unnamed:
     )
 
 
-def _incident(incident: CData) -> Incident:
-    event = incident.event
-    return Incident(
+def _oom_kill(oom_kill: CData) -> OomKill:
+    event = oom_kill.event
+    return OomKill(
         event.time_ns / NS_PER_S,
         ProcessId(event.pid, event.start_time_ns),
         event.cgroup_id,
-        incident.private_bytes,
-        incident.service_id,
+        oom_kill.private_bytes,
+        oom_kill.service_id,
         ffi.string(event.comm),
+        _oom_history(oom_kill),
     )
+
+
+def _oom_history(oom_kill: CData) -> tuple[tuple[float, int], ...]:
+    samples: list[tuple[float, int]] = []
+    for level, count in enumerate(oom_kill.sample_counts):
+        times_s, sizes = oom_kill.times_s[level], oom_kill.bytes[level]
+        coarser = [(times_s[i], int(sizes[i])) for i in range(count)]
+        samples = [one for one in coarser if not samples or one[0] < samples[0][0]] + samples
+    return tuple(samples)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Optional
 import click
 
 from mwtrace import __version__
+from mwtrace.alert_options import alert_options, check, settings_of
 from mwtrace.demo import SHAPES, run
 from mwtrace.errors import ConfigError, MwtraceError
 from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, parse_size
@@ -144,10 +145,12 @@ def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) 
     show_default=True,
     help="So many services have metrics of their own; the others are told as one.",
 )
+@alert_options
 @click.option("-v", "--verbose", is_flag=True, help="Tell every verdict change, not only alarms.")
 @click.pass_context
 def cli(
     ctx: click.Context,
+    /,
     watch_all: bool,
     pids: tuple[int, ...],
     services: tuple[str, ...],
@@ -164,6 +167,7 @@ def cli(
     metrics_prefix: str,
     metrics_services: int,
     verbose: bool,
+    **told: Any,
 ) -> None:
     """Find the services that leak memory on this host, without touching them.
 
@@ -208,6 +212,7 @@ def cli(
     from mwtrace.daemon import Settings
     from mwtrace.watching import watch
 
+    check(_given(ctx), once)
     settings = Settings(
         interval_s=interval,
         duration_s=duration,
@@ -216,7 +221,16 @@ def cli(
         engine=engine,
         escalates=not watch_only,
     )
-    watch(settings, services, once, as_json, record, is_verbose=verbose, outlets=outlets)
+    watch(
+        settings,
+        services,
+        once=once,
+        as_json=as_json,
+        record=record,
+        is_verbose=verbose,
+        alerting=settings_of(told),
+        outlets=outlets,
+    )
 
 
 def _given(ctx: click.Context) -> set[str]:
@@ -389,6 +403,21 @@ def holders(process: str, type_name: str, as_json: bool) -> None:
     from mwtrace import looking
 
     looking.holders(process, type_name, as_json)
+
+
+@cli.command()
+@click.argument("incident", metavar="[ID]", required=False)
+@click.option(
+    "--incidents-dir",
+    type=click.Path(path_type=Path),
+    help="Where they are kept.  [default: the service's]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per incident.")
+def incidents(incident: Optional[str], incidents_dir: Optional[Path], as_json: bool) -> None:
+    """List the incidents that were kept: leaks and OOM kills; one of them in full."""
+    from mwtrace.incidents.listing import show
+
+    click.echo(show(incidents_dir, incident, as_json), nl=False)
 
 
 @cli.group("assets")

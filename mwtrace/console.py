@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Optional, TextIO
 
-from mwtrace.aggregator import Incident, Table
+from mwtrace.aggregator import OomKill, Table
 from mwtrace.daemon import Daemon
 from mwtrace.errors import ConfigError, HostError, ProcessGone
 from mwtrace.model import NewFinding, Service, SubjectId, Verdict, VerdictChange
@@ -103,13 +103,13 @@ class Lines:
         if self._is_wanted(news.subject.id):
             print(finding_line(news, anchor(), self._unicode), file=self._file, flush=True)
 
-    def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
+    def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         line = oom_line(
-            incident.time_s,
-            incident.process,
+            oom_kill.time_s,
+            oom_kill.process,
             service,
-            incident.comm,
-            incident.private_bytes,
+            oom_kill.comm,
+            oom_kill.private_bytes,
             anchor(),
             self._unicode,
         )
@@ -134,13 +134,13 @@ class JsonLines:
         if self._is_wanted(news.subject.id):
             print(finding_json_line(news, anchor()), file=self._file, flush=True)
 
-    def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
+    def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         line = oom_json_line(
-            incident.time_s,
-            incident.process,
+            oom_kill.time_s,
+            oom_kill.process,
             service,
-            incident.comm,
-            incident.private_bytes,
+            oom_kill.comm,
+            oom_kill.private_bytes,
             anchor(),
         )
         print(line, file=self._file, flush=True)
@@ -164,7 +164,7 @@ class Unmatched:
     def on_finding(self, news: NewFinding) -> None:
         pass
 
-    def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
+    def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         pass
 
     def on_tick(self, table: Table) -> None:
@@ -191,7 +191,7 @@ class Live:
     def on_finding(self, news: NewFinding) -> None:
         pass
 
-    def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
+    def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         pass
 
     def on_tick(self, table: Table) -> None:
@@ -223,7 +223,7 @@ class Recorder:
     def on_finding(self, news: NewFinding) -> None:
         pass
 
-    def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
+    def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         pass
 
     def on_tick(self, table: Table) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional, Protocol
 
-from mwtrace.aggregator import Aggregator, Incident, Limits, Table
+from mwtrace.aggregator import Aggregator, Limits, OomKill, Table
 from mwtrace.errors import HostError, ProcessError, ProcessGone, ProcessUnreadable
 from mwtrace.escalation.allowance import ReadingLimits
 from mwtrace.escalation.cases import Escalation
@@ -59,7 +59,7 @@ class Teller(Protocol):
 
     def on_finding(self, news: NewFinding) -> None: ...
 
-    def on_incident(self, incident: Incident, service: Optional[Service]) -> None: ...
+    def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None: ...
 
     def on_tick(self, table: Table) -> None: ...
 
@@ -106,6 +106,7 @@ class Daemon:
         self.has_ended = False  # all processes that were asked for have
         self.began_s = time.monotonic()
         self.counters: dict[str, int] = {}  # of the last tick, the kernel's losses included
+        self.counted: list[Callable[[], Mapping[str, int]]] = []  # what tellers count themselves
 
     def run(self, tellers: Sequence[Teller]) -> None:
         """Watch until stopped or the duration is over."""
@@ -164,8 +165,10 @@ class Daemon:
             "ticks_failed_total": failed,
             "names_abandoned_total": self.registry.names_abandoned_total,
         }
+        for counted in self.counted:
+            self.counters.update(counted())
         # In this order: ids are taken back, and then given to whoever comes.
-        incidents = [(incident, self._service(incident.service_id)) for incident in table.incidents]
+        oom_kills = [(oom_kill, self._service(oom_kill.service_id)) for oom_kill in table.oom_kills]
         gone = [row.service_id for row in table.rows if row.is_gone]
         for service_id in self.registry.forget(gone, time_s, self.settings.keep_gone_s):
             self.verdicts.forget(service_id)
@@ -180,8 +183,8 @@ class Daemon:
                 self.sites.follow(suspects)
         self.changes_total += len(changes)
         for teller in tellers:
-            for incident, service in incidents:
-                teller.on_incident(incident, service)
+            for oom_kill, service in oom_kills:
+                teller.on_oom_kill(oom_kill, service)
             for change in changes:
                 teller.on_change(change)
             for news in self.verdicts.new_findings:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple, Optional
 
 from mwtrace import __version__
-from mwtrace.aggregator import Incident, ServiceSums, Table
+from mwtrace.aggregator import OomKill, ServiceSums, Table
 from mwtrace.daemon import Daemon
 from mwtrace.errors import ProcessError
 from mwtrace.evidence.parts import PartKind
@@ -106,7 +106,7 @@ class Exporter:
     def on_finding(self, news: NewFinding) -> None:
         pass
 
-    def on_incident(self, incident: Incident, service: Optional[Service]) -> None:
+    def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         name = self._counter(figures.label(service.name) if service else "unknown")
         self._oom_kills[name] = self._oom_kills.get(name, 0) + 1
 

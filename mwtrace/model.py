@@ -173,3 +173,75 @@ class NewFinding:
     now: Judgement
     finding: Finding
     sites: tuple[Site, ...] = ()
+
+
+class IncidentType(enum.Enum):
+    LEAK = "leak"  # a service was called leaking
+    OOM_KILL = "oom_kill"  # the kernel ended processes of a service for want of memory
+
+
+@dataclass(frozen=True)
+class PostMortem:
+    """What was known of a process, and of its service, when the kernel ended it."""
+
+    time_unix_s: float
+    pid: int
+    comm: str  # printable
+    private_bytes: int  # at the last tick that saw it; 0: none did
+    verdict: str  # on its service, as a line; "" if none was told
+    history: tuple[
+        tuple[float, int], ...
+    ]  # the service's: (unix time, private bytes), oldest first
+    processes: tuple[tuple[int, int], ...]  # the service's largest: (pid, private bytes)
+    cgroup: tuple[tuple[str, str], ...]  # the memory cgroup's files by name, and "path"
+    snapshot_path: str = ""
+
+
+@dataclass(frozen=True)
+class Incident:
+    """What operators are told of one service, from its beginning to its end.
+
+    Times are seconds since 1970: an incident outlives the daemon, and a boot. Texts are bounded
+    and printable. What is not known is None or "".
+    """
+
+    id: str
+    type: IncidentType
+    service: Service
+    opened_unix_s: float
+    updated_unix_s: float
+    summary: str  # in the words of the verdict
+    reopened_unix_s: Optional[float] = None  # it came back soon after it was resolved
+    resolved_unix_s: Optional[float] = None  # None: open
+    resolution: str = ""
+    recurrences: int = 0  # leaking again after a restart or a calm; further kills
+    since_unix_s: Optional[float] = None
+    private_bytes: int = 0
+    process_count: int = 0
+    slope_bytes_per_second: Optional[float] = None
+    slope_low_bytes_per_second: Optional[float] = None
+    slope_high_bytes_per_second: Optional[float] = None
+    limit_bytes: Optional[int] = None
+    limit_source: str = ""
+    limit_unix_s: Optional[float] = None  # when the limit is hit, if the slope stays
+    kind: str = ""
+    advice: str = ""
+    type_name: str = ""
+    holder: str = ""
+    place: str = ""  # of the top allocation site
+    place_share: Optional[float] = None
+    known_by: str = ""
+    snapshot_path: str = ""
+    post_mortems: tuple[PostMortem, ...] = ()  # newest last
+
+
+class Happening(enum.Enum):
+    OPENED = "opened"
+    UPDATED = "updated"  # more is known, or it came back
+    CONTINUES = "continues"  # the same with newer numbers: no news by itself
+    RESOLVED = "resolved"
+
+
+class IncidentNews(NamedTuple):
+    happening: Happening
+    incident: Incident

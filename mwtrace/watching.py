@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Callable, Optional
 
+from mwtrace.alerting import Alerts, AlertSettings
 from mwtrace.console import (
     JsonLines,
     Lines,
@@ -52,6 +53,7 @@ def watch(
     as_json: bool,
     record: Optional[str],
     is_verbose: bool,
+    alerting: AlertSettings,
     outlets: Optional[Outlets] = None,
 ) -> None:
     """Watch until stopped and say what was seen.
@@ -92,6 +94,10 @@ def watch(
                 opened.file.write()
             _show_once(daemon, services, as_json)
             return
+        alerts = Alerts(daemon, alerting, is_wanted)
+        undo.callback(alerts.close)
+        daemon.counted.append(lambda: alerts.counters)
+        tellers.append(alerts)
         if as_json or refusal(sys.stdout, os.environ):
             if as_json:
                 tellers.append(JsonLines(sys.stdout, is_wanted))
@@ -106,6 +112,8 @@ def watch(
         else:
             with _logs_held(), Screen(sys.stdout, style) as screen:
                 daemon.run([*tellers, Live(screen, daemon, services)])
+        alerts.close()  # what waits is told, or counted, before the summary
+        daemon.counters.update(alerts.counters)
         lines = summary(totals(daemon, is_wanted), style.unicode)
         lines[0] = unmatched(daemon, services) or lines[0]
         # Standard output holds nothing but JSON then.

@@ -143,14 +143,14 @@ class Aggregator:
         for service_id, service in list(self.services.items()):
             self._settle_service(service_id, service, is_whole)
         rows = self._rows()
-        incidents, self.arriving = self.arriving, []
+        oom_kills, self.arriving = self.arriving, []
         self.counters["naming_deferred_total"] += len(offered[self.limits.unnamed_max :])
         self.counters["process_count"] = len(self.processes)
         self.counters["service_count"] = sum(not s.is_gone for s in self.services.values())
         return {
             "rows": rows,
             "unnamed": offered[: self.limits.unnamed_max],
-            "incidents": incidents,
+            "oom_kills": oom_kills,
             "counters": dict(self.counters),
         }
 
@@ -301,8 +301,8 @@ class Aggregator:
         if process is None:
             self.counters["events_unmatched_total"] += 1
         if event["kind"] == lib.MW_EVENT_OOM_VICTIM:
-            if len(self.arriving) == self.limits.incidents_max:
-                self.counters["incidents_dropped_total"] += 1
+            if len(self.arriving) == self.limits.oom_kills_max:
+                self.counters["oom_kills_dropped_total"] += 1
                 return
             self.arriving.append(
                 {

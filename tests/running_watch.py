@@ -35,7 +35,7 @@ class WatchUnderTest:
         limits.services_max = 64
         limits.rows_max = 64
         limits.unnamed_max = 64
-        limits.incidents_max = 64
+        limits.oom_kills_max = 64
         self._aggregator = ffi.gc(lib.mw_aggregator_create(limits), lib.mw_aggregator_destroy)
         assert self._aggregator != ffi.NULL
         self._time_ns = 0

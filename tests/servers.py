@@ -159,7 +159,7 @@ class NodeExporter(Server):
 class Alertmanager(Server):
     """An Alertmanager without peers; ``config`` is the text of its configuration file."""
 
-    def __init__(self, folder: Path, config: str) -> None:
+    def __init__(self, folder: Path, config: str, *more: str) -> None:
         file = folder / "alertmanager.yml"
         file.write_text(config)
 
@@ -169,6 +169,7 @@ class Alertmanager(Server):
                 f"--storage.path={folder / 'alertmanager'}",
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--cluster.listen-address=",
+                *more,
             ]
 
         super().__init__(folder, "prometheus-alertmanager", words, "/-/ready")

@@ -32,6 +32,9 @@ SEEN = frozenset(
         "process_count",
         "service_count",
         "readings_total",
+        "incidents_opened_total",
+        "incidents_resolved_total",
+        "notifications_delivered_total",
     }
 )
 
@@ -73,7 +76,7 @@ LOSSES: Mapping[str, Loss] = {
         "subjects omitted",
         "more subjects were growing at once than one tick judges: the slowest waited",
     ),
-    "incidents_dropped_total": Loss(
+    "oom_kills_dropped_total": Loss(
         "OOM kills unreported",
         "there were more between two ticks than are kept; the kernel log names them all",
     ),
@@ -88,6 +91,36 @@ LOSSES: Mapping[str, Loss] = {
     "events_refused_total": Loss(
         "lifecycle events refused",
         "they were not what the BPF programs should send: please report this as a bug",
+    ),
+    "incidents_untracked_total": Loss(
+        "incidents untracked",
+        "more were open at once than there is room for: nobody was told of the last ones",
+        weakens_verdicts=False,
+    ),
+    "notifications_dropped_total": Loss(
+        "notifications dropped",
+        "a receiver was away for a day, or too many incidents waited for it",
+        weakens_verdicts=False,
+    ),
+    "notifications_refused_total": Loss(
+        "notifications refused",
+        "a receiver would not have them and they were not sent again; the log says why",
+        weakens_verdicts=False,
+    ),
+    "notifications_failed_total": Loss(
+        "tries to notify that failed",
+        "they were tried again; what waits at the end is told by no one",
+        weakens_verdicts=False,
+    ),
+    "notifications_superseded_total": Loss(
+        "notifications superseded",
+        "the receiver was told of the newer state of the same incident instead",
+        weakens_verdicts=False,
+    ),
+    "incidents_refused_total": Loss(
+        "incidents unreadable",
+        "what was kept of them by another run is not what we write",
+        weakens_verdicts=False,
     ),
     "readings_refused_total": Loss(
         "readings put off",

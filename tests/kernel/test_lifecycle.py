@@ -171,7 +171,7 @@ def test_an_oom_kill_does_not_wait_for_the_next_tick(watching, oom_target):
     assert now_ns() - start < 10e9
     assert oom_target.wait() == -signal.SIGKILL
     table = watching.tick()
-    incidents = [table.incidents[i].event for i in range(table.incident_count)]
-    assert [event.pid for event in incidents] == [oom_target.pid]
+    oom_kills = [table.oom_kills[i].event for i in range(table.oom_kill_count)]
+    assert [event.pid for event in oom_kills] == [oom_target.pid]
     # As much as its limit of 16 MiB allows, some of it page tables, and what it had before.
-    assert 3500 < incidents[0].anon_pages <= 4096 + early_pages
+    assert 3500 < oom_kills[0].anon_pages <= 4096 + early_pages

@@ -14,7 +14,7 @@ from mwtrace.errors import ConfigError, HostError, ProcessGone
 from mwtrace.model import Fit, ProcessId
 
 MIB_PAGES = 2**20 // oracle.PAGE_BYTES
-LIMITS = Limits(processes_max=64, services_max=8, rows_max=32, unnamed_max=16, incidents_max=2)
+LIMITS = Limits(processes_max=64, services_max=8, rows_max=32, unnamed_max=16, oom_kills_max=2)
 SERVICE = 3
 
 
@@ -240,19 +240,23 @@ def test_an_oom_victim_is_told_with_what_was_known_of_it(host: Host) -> None:
     host.event(lib.MW_EVENT_OOM_VICTIM, 7, time_ns=17_500_000_000, cgroup_id=9, comm=b"victim")
     host.event(lib.MW_EVENT_EXIT, 7)
     host.pages = {}
-    (incident,) = host.tick().incidents
-    assert incident.process == host.id_of(7)
-    assert (incident.time_s, incident.cgroup_id, incident.comm) == (17.5, 9, b"victim")
-    assert (incident.private_bytes, incident.service_id) == (3 * oracle.PAGE_BYTES, SERVICE)
-    assert host.tick().incidents == []
+    (oom_kill,) = host.tick().oom_kills
+    assert oom_kill.process == host.id_of(7)
+    assert (oom_kill.time_s, oom_kill.cgroup_id, oom_kill.comm) == (17.5, 9, b"victim")
+    assert (oom_kill.private_bytes, oom_kill.service_id) == (3 * oracle.PAGE_BYTES, SERVICE)
+    # Its service ended with it, and the service's history, too.
+    assert [size for _, size in oom_kill.history] == [3 * oracle.PAGE_BYTES]
+    with pytest.raises(ProcessGone):
+        host.aggregator.history(SERVICE, 0)
+    assert host.tick().oom_kills == []
 
 
-def test_oom_victims_beyond_incidents_max_are_counted(host: Host) -> None:
+def test_oom_victims_beyond_oom_kills_max_are_counted(host: Host) -> None:
     for pid in (1, 2, 3):
         host.event(lib.MW_EVENT_OOM_VICTIM, pid)
     table = host.tick()
-    assert [incident.process.pid for incident in table.incidents] == [1, 2]
-    assert table.counters["incidents_dropped_total"] == 1
+    assert [oom_kill.process.pid for oom_kill in table.oom_kills] == [1, 2]
+    assert table.counters["oom_kills_dropped_total"] == 1
     assert table.counters["events_unmatched_total"] == 3
 
 
@@ -433,7 +437,7 @@ def in_use_bytes() -> int:
 
 def test_ten_thousand_aggregators_leave_no_memory_behind() -> None:
     limits = ffi.new("struct mw_limits *", {"bucket_ns": [1, 2, 3, 4], "screen_bytes": 1})
-    for name in ("processes_max", "services_max", "rows_max", "unnamed_max", "incidents_max"):
+    for name in ("processes_max", "services_max", "rows_max", "unnamed_max", "oom_kills_max"):
         setattr(limits, name, 4)
     records = ffi.new("struct mw_process_record[]", [{"pid": pid} for pid in (1, 2, 3)])
     ret = ffi.new("const struct mw_table **")

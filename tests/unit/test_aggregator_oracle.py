@@ -24,7 +24,7 @@ LIMITS = Limits(
     services_max=5,
     rows_max=9,
     unnamed_max=4,
-    incidents_max=2,
+    oom_kills_max=2,
 )
 SEEDS = [1, 2, 3, 4, 5, int(os.environ.get("MWTRACE_SEED") or random.randrange(2**32))]
 KINDS = ("anon", "file", "shmem", "swap")
@@ -112,8 +112,8 @@ class Pair:
         ]
         assert [
             {"process": i.process, "private_bytes": i.private_bytes, "service_id": i.service_id}
-            for i in table.incidents
-        ] == expected["incidents"]
+            for i in table.oom_kills
+        ] == expected["oom_kills"]
         assert table.counters == expected["counters"]
         assert len(table.rows) == len(expected["rows"])
         for row, wanted in zip(table.rows, expected["rows"]):

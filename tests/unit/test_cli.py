@@ -381,3 +381,52 @@ def test_a_demo_ends_when_its_time_is_over() -> None:
     done = run("demo", "steady", "--rate", "1M", "--seconds", "0.3")
     assert done.returncode == 0
     assert done.stdout.startswith("ready: allocating 1048576 bytes/s")
+
+
+# -- who is told of incidents --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--alertmanager am:9093", "--alertmanager: this is no http or https URL"),
+        ("--webhook http://me:secret@am/", "the URL holds a password"),
+        ("--exec /nonexistent/hook", "--exec: there is no program /nonexistent/hook"),
+        ("--incidents-dir /proc/none/incidents", "cannot keep incidents in"),
+        ("--alertmanager http://am --alertmanager-auth-file /none", "cannot read /none"),
+        ("--alertmanager http://am --alertmanager-resend 1ms", "cannot send alerts again"),
+        ("--alertmanager-auth-file /none", "--alertmanager-auth-file of what?"),
+        ("--resolve-after 5s", "--resolve-after of what?"),
+        ("--runbook-base http://wiki", "--runbook-base of what?"),
+        ("--once --journal", "--once is over before there is anything for --journal"),
+    ],
+)
+def test_who_cannot_be_told_is_refused_before_the_watch(
+    words: str, said: str, sleeper: Target
+) -> None:
+    ended = run("--pid", str(sleeper.pid), "--no-bpf", *words.split())
+    assert ended.returncode == 2, ended
+    assert said in ended.stderr
+    assert "secret" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_a_second_watch_with_the_same_records_is_refused(sleeper: Target, tmp_path: Path) -> None:
+    words = [*FAST, "--pid", str(sleeper.pid), "--incidents-dir", str(tmp_path / "incidents")]
+    with subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stderr
+            assert "watching" in first.stderr.readline()
+            second = run(*words)
+            assert second.returncode == 3
+            assert "another mwtrace keeps its incidents in" in second.stderr
+        finally:
+            first.send_signal(signal.SIGINT)
+            first.communicate(timeout=DEADLINE_S)
+
+
+def test_no_incident_is_no_error_of_the_command(tmp_path: Path) -> None:
+    ended = run("incidents", "--incidents-dir", str(tmp_path))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"no incident is kept in {tmp_path}\n"

@@ -13,7 +13,7 @@ from views import PLAIN
 from watched import Watched, leak, steady
 
 from mwtrace import console
-from mwtrace.aggregator import Incident, Limits, Table
+from mwtrace.aggregator import Limits, OomKill, Table
 from mwtrace.errors import ConfigError
 from mwtrace.judge.trend import MIB
 from mwtrace.model import ProcessId, Service, ServiceKind, SubjectId, Verdict
@@ -22,7 +22,7 @@ from mwtrace.tell.table import render
 
 TABLE = Table(1.0, [], [], [], {}, 0)
 ORDERS = Service("orders.service", ServiceKind.UNIT)
-KILLED = Incident(1000.0, ProcessId(7, 1), 0, 5 * MIB, 1, b"py\xff\x1b[2J\nthon")
+KILLED = OomKill(1000.0, ProcessId(7, 1), 0, 5 * MIB, 1, b"py\xff\x1b[2J\nthon")
 
 
 def subject_of(name: str) -> SubjectId:
@@ -106,7 +106,7 @@ def test_json_lines_are_told_for_every_change(host: Watched) -> None:
     teller = console.JsonLines(file, console.wanted(()))
     for change in host.changes:
         teller.on_change(change)
-    teller.on_incident(KILLED, ORDERS)
+    teller.on_oom_kill(KILLED, ORDERS)
     *changes, killed = [json.loads(line) for line in file.getvalue().splitlines()]
     assert len(changes) == len(host.changes)
     assert (killed["event"], killed["service"], killed["private_bytes"]) == (
@@ -118,7 +118,7 @@ def test_json_lines_are_told_for_every_change(host: Watched) -> None:
 
 def test_an_oom_kill_is_one_line_whatever_the_victim_called_itself() -> None:
     file = io.StringIO()
-    console.Lines(file, console.wanted(()), False, True).on_incident(KILLED, None)
+    console.Lines(file, console.wanted(()), False, True).on_oom_kill(KILLED, None)
     (line,) = file.getvalue().splitlines()
     assert line.isprintable()
     assert line.startswith(

@@ -26,6 +26,7 @@ from mwtrace.model import (
     VerdictChange,
 )
 from mwtrace.tell import lines, losses
+from mwtrace.tell.sender import RESULTS
 from mwtrace.tell.units import WallAnchor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -342,7 +343,7 @@ def kernel_losses() -> list[str]:
 
 
 def python_losses() -> set[str]:
-    rooms = ("daemon", "sources", "escalation/cases")
+    rooms = ("daemon", "sources", "escalation/cases", "incidents/book")
     modules = [ROOT / "mwtrace" / f"{name}.py" for name in rooms]
     return {name for path in modules for name in re.findall(r'"(\w+_total)"', path.read_text())}
 
@@ -352,6 +353,7 @@ def test_every_counter_of_the_headers_and_of_the_daemon_is_told() -> None:
     assert len(names) >= 19
     assert len(python_losses()) >= 4
     names += python_losses()
+    names += [f"notifications_{result}_total" for result in RESULTS]
     assert sorted(names) == sorted([*losses.SEEN, *losses.LOSSES])
 
 
