@@ -178,7 +178,7 @@ def trace(
         elif session is None:
             raise EngineError(remarks[0])
         if probing is not None and wish.exact:
-            undo.enter_context(_drained(probing))
+            undo.enter_context(drained(probing))
         _wait(session, sampler, process.pid, wish, is_stopped)
         return _outcome(session, sampler, process.pid, title, wish, remarks)
 
@@ -230,7 +230,7 @@ def _wait(
 
 
 @contextmanager
-def _drained(probing: Probing) -> Iterator[None]:
+def drained(probing: Probing) -> Iterator[None]:
     """Empty the ring all the time, in a thread that does so without the interpreter lock."""
     ending = threading.Event()
 
