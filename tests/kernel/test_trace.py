@@ -22,12 +22,12 @@ from typing import Callable
 import pytest
 from target import DEADLINE_S, Target
 
-from mwtrace.errors import ConfigError, ProcessError
+from mwtrace.errors import ProcessError
 from mwtrace.host.procfs import Host
 from mwtrace.probes.engine_libbpf import LibbpfEngine
 from mwtrace.probes.governor import Budget
 from mwtrace.tell.profile import KnownBy
-from mwtrace.tracing.command import Format, Outcome, Wish, choose, render, trace
+from mwtrace.tracing.command import Format, Outcome, Wish, render, trace
 from mwtrace.tracing.growth import GrowthSampler
 from mwtrace.tracing.probing import Probing
 from mwtrace.tracing.session import State, TraceSession
@@ -74,8 +74,7 @@ def traced(pid: int, seconds: float, budget: float = LARGE_BUDGET, **wishes: boo
         Format.TABLE,
         None,
     )
-    process, title, _ = choose(host, str(pid))
-    return trace(LibbpfEngine(), host, process, title, wish)
+    return trace(LibbpfEngine(), host, host.process_id(pid), "target", wish)
 
 
 def rates(outcome: Outcome) -> dict[str, float]:
@@ -236,10 +235,14 @@ def test_a_process_under_ptrace_is_refused_with_the_reason(start_target):
 
 
 def test_what_cannot_be_traced_is_said_in_one_line():
-    with pytest.raises(ConfigError, match="there is none"):
-        choose(Host(), "4194303")
-    with pytest.raises(ConfigError, match="no service of that name"):
-        choose(Host(), "no-such-service")
+    for word, words in (("4194303", "there is none"), ("no-such-thing", "no service here matches")):
+        command = [sys.executable, "-m", "mwtrace", "trace", word]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        )
+        assert done.returncode != 0
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 2  # and the remedy
     with pytest.raises(ProcessError, match="mwtrace itself"):
         traced(os.getpid(), 1)
     with pytest.raises(ProcessError, match="init"):
