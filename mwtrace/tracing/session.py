@@ -126,7 +126,9 @@ class TraceSession:
         self.traced = TracedProcess(process, probing.host, probing.modules)
         _refuse_if_closed(self.traced, probing.gates(self.traced))
         self._growth = Growth()
-        self._windows_until_s = self.until_s if exact else now_s + seconds * (1 - RIPE_SHARE)
+        # With its detaching the last one must be over when what is left of the trace makes it old.
+        young_s = RIPE_SHARE * seconds + LATE_S
+        self._windows_until_s = self.until_s if exact else self.until_s - young_s
         # The time in which no window is opened any more is paid for, too: spend that at first.
         ahead_s = min(seconds, SAVED_MAX_S / 2) * RIPE_SHARE * probing.budget.target_share
         self._course = replace(begin(now_s, probing.budget), spending=Spending(now_s, ahead_s))
