@@ -158,7 +158,7 @@ def test_growth_sampling_alone_names_the_line_without_a_probe(start_python):
 
 
 def test_a_process_that_ends_leaves_what_was_learnt(start_target):
-    target = start_target("guarded")
+    target = start_target("guarded", "50")  # busy, so that windows are short
     host = Host()
     probing = Probing(LibbpfEngine(), host, budget=Budget(LARGE_BUDGET, 1.0))
     session = TraceSession(probing, host.process_id(target.pid), time.monotonic(), 60)
