@@ -11,9 +11,11 @@ PYTHON=/usr/bin/python3     # the distribution's, whatever else is first in PATH
 SOURCE=$(cd "$(dirname "$0")" && pwd)
 PACKAGES="clang llvm gcc libc6-dev libbpf-dev libelf-dev python3 python3-dev python3-venv"
 BCC_PACKAGES="python3-bpfcc"
-DEV_PACKAGES="make clang-format bpfcc-tools"
+DEV_PACKAGES="make clang-format bpfcc-tools g++"
 # What our metrics and alerts are read back by. Their services are none of ours to run.
 SERVER_PACKAGES="prometheus prometheus-node-exporter prometheus-alertmanager"
+# What tests trace programs with; by these names in Debian 12.
+DEV_ALLOCATORS="libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0 musl-tools"
 OLDEST_LIBBPF=1.0
 
 usage() {
@@ -158,6 +160,8 @@ prepare_development() {
 	install_packages $PACKAGES $BCC_PACKAGES $DEV_PACKAGES
 	# shellcheck disable=SC2086
 	install_servers $SERVER_PACKAGES
+	# shellcheck disable=SC2086
+	(install_packages $DEV_ALLOCATORS) || say "some allocators could not be had: tests with them are skipped"
 	need_python
 	say "making $SOURCE/.venv"
 	make -C "$SOURCE" PYTHON="$PYTHON" venv

@@ -107,7 +107,10 @@ static __always_inline bool is_nested(struct call *call, uint32_t layer, uint64_
 		call->return_slot = word; /* confirmed as the trampoline if this call's return comes */
 		return true;
 	}
-	return word == call->return_slot;
+	/* The return may be watched though not by us: where another process with a
+	 * window of its own shares the library, the kernel (6.18) takes a session's
+	 * filter by process for a wish to see the return. */
+	return word == call->return_slot || (call->trampoline && word == call->trampoline);
 }
 
 /* Forget the marked call, which is over: it returned unwatched, or never will. */

@@ -14,11 +14,13 @@
 #include "trace_events.h"
 
 enum {
-	TRACE_RING_BYTES = 1 << 20, /* 256 KiB per CPU of a host with four: 14,563 block events */
+	/* Unless the loader makes it as large as the host needs: 256 KiB per CPU. */
+	TRACE_RING_BYTES = 1 << 20,
 
-	/* Readers are woken when the ring fills past a quarter; below, their clock
-	 * must do.  A stretch wide enough that a record cannot jump over it. */
-	WAKE_FROM_BYTES = TRACE_RING_BYTES / 4,
+	/* Readers are woken when a quarter of what one CPU adds to the ring lies in
+	 * it (910 block events); below, their clock must do.  A stretch wide enough
+	 * that a record cannot jump over it. */
+	WAKE_FROM_BYTES = (256 << 10) / 4,
 	WAKE_TO_BYTES = WAKE_FROM_BYTES + 4096,
 
 	SCRATCHES = 3,

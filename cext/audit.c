@@ -4,6 +4,7 @@
 #include "audit.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,21 +14,30 @@
 
 enum {
 	PYMALLOC_BLOCK_MAX = 512, /* SMALL_REQUEST_THRESHOLD, since Python 3.3 */
-	LANE_BITS = 8,
-	LANE_VALUES = 255,
+	LANE_VALUES = 65535,
 };
 
-/* A lane of 8 bits per word; 0 stands for a word of zeros or none. */
-uint64_t mw_audit_fingerprint(const uint64_t words[MW_AUDIT_WORDS], uint64_t size_bytes)
+_Static_assert(sizeof(((struct mw_block *)NULL)->fingerprint) == MW_AUDIT_WORDS * sizeof(uint16_t), "a lane per word");
+
+/* 16 bits per word: of 8, one in 255 new words passes for the old one, and where
+ * entries differ in three words, one in a hundred of a cache's for a survivor.  0
+ * stands for a word of zeros or none. */
+static void fingerprint(const struct mw_block *block, const uint64_t words[MW_AUDIT_WORDS],
+			uint16_t ret[MW_AUDIT_WORDS])
 {
-	uint64_t fingerprint = 0;
+	for (uint32_t i = 0; i < MW_AUDIT_WORDS; i++) {
+		bool is_there = (i + 1) * sizeof(*words) <= block->size_bytes && words[i];
 
-	for (uint32_t i = 0; i < MW_AUDIT_WORDS && (i + 1) * sizeof(*words) <= size_bytes; i++) {
-		uint64_t lane = words[i] ? mw_spread(mw_mix(words[i]), LANE_VALUES) + 1 : 0;
-
-		fingerprint |= lane << (LANE_BITS * i);
+		ret[i] = is_there ? (uint16_t)(mw_spread(mw_mix(words[i]), LANE_VALUES) + 1) : 0;
 	}
-	return fingerprint;
+}
+
+static bool is_taken(const struct mw_block *block)
+{
+	uint64_t words[2];
+
+	memcpy(words, block->fingerprint, sizeof(words));
+	return words[0] | words[1];
 }
 
 /* Whether a third or more (CPython's: a quarter) of the words that were there have
@@ -35,33 +45,34 @@ uint64_t mw_audit_fingerprint(const uint64_t words[MW_AUDIT_WORDS], uint64_t siz
  * same kind in the place of an old one: some words (a type, flags, neighbours in a
  * list that goes round) are then the same.  A Python object's count and type say
  * nothing either way. */
-static int is_other(const struct mw_block *block, uint64_t now)
+static bool is_other(const struct mw_block *block, const uint16_t now[MW_AUDIT_WORDS])
 {
 	int is_object = block->domain == MW_DOMAIN_PY_OBJECT;
 	int is_python = is_object || block->domain == MW_DOMAIN_PY_MEM;
 	uint32_t known = 0, changed = 0;
 
 	for (uint32_t i = is_object ? 2 : 0; i < MW_AUDIT_WORDS; i++) {
-		uint8_t lane = (uint8_t)(block->fingerprint >> (LANE_BITS * i));
-
-		if (!lane)
+		if (!block->fingerprint[i])
 			continue;
 		known++;
-		changed += lane != (uint8_t)(now >> (LANE_BITS * i));
+		changed += block->fingerprint[i] != now[i];
 	}
 	/* One word of a native block may well be a counter in a living one. */
 	return changed > (is_python ? 0 : 1) && (is_python ? 4 : 3) * changed >= known;
 }
 
-void mw_audit_alive(struct mw_block *block, uint64_t fingerprint, struct mw_audit_report *report)
+void mw_audit_alive(struct mw_block *block, const uint64_t words[MW_AUDIT_WORDS], struct mw_audit_report *report)
 {
-	if (block->fingerprint && is_other(block, fingerprint)) {
+	uint16_t now[MW_AUDIT_WORDS];
+
+	fingerprint(block, words, now);
+	if (is_taken(block) && is_other(block, now)) {
 		report->contents_changed++;
 		block->state = MW_SETTLED_FREED;
 		return;
 	}
-	if (!block->fingerprint)
-		block->fingerprint = fingerprint;
+	if (!is_taken(block))
+		memcpy(block->fingerprint, now, sizeof(now));
 	block->state = MW_SETTLED_ALIVE;
 }
 
@@ -91,16 +102,16 @@ static int audit_opaque(const struct mw_audit_target *target, struct mw_block **
 		return result;
 	for (uint32_t i = 0; i < count; i++) {
 		struct mw_block *block = blocks[i];
-		uint64_t before = block->fingerprint;
+		bool was_taken = is_taken(block);
 
 		if (!ranges[i].read_bytes) {
 			report->unmapped++;
 			block->state = MW_SETTLED_FREED;
 			continue;
 		}
-		mw_audit_alive(block, mw_audit_fingerprint(words[i], block->size_bytes), report);
+		mw_audit_alive(block, words[i], report);
 		/* Nothing to compare with is no answer yet. */
-		if (block->state == MW_SETTLED_ALIVE && !before)
+		if (block->state == MW_SETTLED_ALIVE && !was_taken)
 			block->state = MW_SETTLED_UNKNOWN;
 		else if (block->state == MW_SETTLED_ALIVE)
 			report->contents_same++;

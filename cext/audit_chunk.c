@@ -110,7 +110,7 @@ static void judge(struct mw_block *block, const struct chunk *chunk, const struc
 	bool is_mapped = chunk->size & IS_MMAPPED;
 
 	if (is_debug_block(block, chunk))
-		mw_audit_alive(block, mw_audit_fingerprint(chunk->words, block->size_bytes), report);
+		mw_audit_alive(block, chunk->words, report);
 	else if (!is_size_of(block, chunk))
 		free_block(block, &report->chunks_melted);
 	else if (!is_mapped && is_keyed(chunk, look))
@@ -129,7 +129,7 @@ static void judge(struct mw_block *block, const struct chunk *chunk, const struc
 	else if (!is_mapped && !(chunk->size & PREV_INUSE) && bytes_of(look->previous_size) != chunk->previous_bytes)
 		free_block(block, &report->chunks_melted);
 	else
-		mw_audit_alive(block, mw_audit_fingerprint(chunk->words, block->size_bytes), report);
+		mw_audit_alive(block, chunk->words, report);
 }
 
 /* Ask for what the first words point at; return how many ranges that are. */

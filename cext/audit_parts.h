@@ -22,9 +22,7 @@ int mw_audit_pools(const struct mw_audit_target *target, struct mw_block **block
 int mw_audit_chunks(const struct mw_audit_target *target, struct mw_block **blocks, uint32_t count,
 		    struct mw_audit_report *report);
 
-uint64_t mw_audit_fingerprint(const uint64_t words[MW_AUDIT_WORDS], uint64_t size_bytes);
-
 /* The allocator says it is allocated: alive, unless its contents are another's. */
-void mw_audit_alive(struct mw_block *block, uint64_t fingerprint, struct mw_audit_report *report);
+void mw_audit_alive(struct mw_block *block, const uint64_t words[MW_AUDIT_WORDS], struct mw_audit_report *report);
 
 #endif

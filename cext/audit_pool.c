@@ -147,7 +147,7 @@ static void audit_block(const struct pool *pool, struct mw_block *block, struct 
 	readable = pool->pool_bytes - POOL_HEADER_BYTES - offset;
 	memcpy(words, &pool->copy.bytes[POOL_HEADER_BYTES + offset],
 	       readable < sizeof(words) ? readable : sizeof(words));
-	mw_audit_alive(block, mw_audit_fingerprint(words, block->size_bytes), report);
+	mw_audit_alive(block, words, report);
 }
 
 int mw_audit_pools(const struct mw_audit_target *target, struct mw_block **blocks, uint32_t count,

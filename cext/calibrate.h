@@ -3,7 +3,8 @@
  * The cost of a hit depends on the kernel (which instructions it emulates), on
  * the processor, and on being in a virtual machine: nothing to look up.  So a
  * forked child calls one of our own little functions, first without, then with
- * a probe on the instruction in question, and both are timed.
+ * a probe on the instruction in question, and both are timed by the child's own
+ * processor time.
  *
  * Knows how to open the kinds of link, no real program and no real target. */
 

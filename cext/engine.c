@@ -104,10 +104,16 @@ static int object_open(const void *bytes, size_t size_bytes, const char *name, s
 	return 0;
 }
 
-static int object_load(const char *disabled, struct mw_bpf_object *object)
+static int object_load(const char *disabled, uint32_t ring_bytes, struct mw_bpf_object *object)
 {
 	struct bpf_program *program;
+	struct bpf_map *map;
 
+	bpf_object__for_each_map(map, object->libbpf)
+	{
+		if (ring_bytes && bpf_map__type(map) == BPF_MAP_TYPE_RINGBUF)
+			bpf_map__set_max_entries(map, ring_bytes);
+	}
 	bpf_object__for_each_program(program, object->libbpf)
 	{
 		if (is_listed(disabled, bpf_program__name(program)))
@@ -118,7 +124,7 @@ static int object_load(const char *disabled, struct mw_bpf_object *object)
 
 /* Open, and load if wanted. */
 static int object_create(const void *bytes, size_t size_bytes, const char *name, bool is_loaded, const char *disabled,
-			 char *log, size_t log_bytes, struct mw_bpf_object **ret)
+			 uint32_t ring_bytes, char *log, size_t log_bytes, struct mw_bpf_object **ret)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct log captured = {.text = log, .size_bytes = log_bytes};
@@ -135,7 +141,7 @@ static int object_create(const void *bytes, size_t size_bytes, const char *name,
 	log_here = log && log_bytes ? &captured : NULL;
 	error = object_open(bytes, size_bytes, name, object);
 	if (!error && is_loaded)
-		error = object_load(disabled, object);
+		error = object_load(disabled, ring_bytes, object);
 	log_here = NULL;
 
 	if (error) {
@@ -149,13 +155,13 @@ static int object_create(const void *bytes, size_t size_bytes, const char *name,
 int mw_bpf_object_open(const void *bytes, size_t size_bytes, const char *name, char *log, size_t log_bytes,
 		       struct mw_bpf_object **ret)
 {
-	return object_create(bytes, size_bytes, name, false, NULL, log, log_bytes, ret);
+	return object_create(bytes, size_bytes, name, false, NULL, 0, log, log_bytes, ret);
 }
 
-int mw_bpf_object_load(const void *bytes, size_t size_bytes, const char *name, const char *disabled, char *log,
-		       size_t log_bytes, struct mw_bpf_object **ret)
+int mw_bpf_object_load(const void *bytes, size_t size_bytes, const char *name, const char *disabled,
+		       uint32_t ring_bytes, char *log, size_t log_bytes, struct mw_bpf_object **ret)
 {
-	return object_create(bytes, size_bytes, name, true, disabled, log, log_bytes, ret);
+	return object_create(bytes, size_bytes, name, true, disabled, ring_bytes, log, log_bytes, ret);
 }
 
 void mw_bpf_object_destroy(struct mw_bpf_object *object)

@@ -16,14 +16,15 @@ struct mw_bpf_object;
 
 /* Load every program of an ELF object held in memory.  name is for messages.
  * Programs named in disabled (comma-separated, may be NULL) are left out.
+ * Ring buffers get ring_bytes each, a power of two of pages; 0: as declared.
  * log receives at most log_bytes of libbpf's and the verifier's words, NUL
  * terminated, also on success.
  *
  * Return 0, or a negative errno: -EPERM no privilege, -EINVAL refused by the
  * verifier or no object, -ENOENT a program or kernel type it needs is absent,
  * -ESRCH the kernel has no BTF. */
-int mw_bpf_object_load(const void *bytes, size_t size_bytes, const char *name, const char *disabled, char *log,
-		       size_t log_bytes, struct mw_bpf_object **ret);
+int mw_bpf_object_load(const void *bytes, size_t size_bytes, const char *name, const char *disabled,
+		       uint32_t ring_bytes, char *log, size_t log_bytes, struct mw_bpf_object **ret);
 
 /* Read such an object and load nothing: for its names, and what its programs
  * and maps are like.  log as above; a negative errno: no object. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/bpf.h>
 #include <linux/btf.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include <bpf/bpf.h>
@@ -17,16 +18,19 @@ enum {
 	FUNCTIONS_MAX = 8, /* a program and its callbacks */
 };
 
-int mw_bpf_object_map_create(const struct mw_bpf_object *object, const char *name)
+int mw_bpf_object_map_create(const struct mw_bpf_object *object, const char *name, uint32_t ring_bytes)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, options);
 	struct bpf_map *map = bpf_object__find_map_by_name(object->libbpf, name);
 
+	bool is_ring;
+
 	if (!map)
 		return -ENOENT;
+	is_ring = bpf_map__type(map) == BPF_MAP_TYPE_RINGBUF;
 	options.map_flags = bpf_map__map_flags(map);
 	return bpf_map_create(bpf_map__type(map), name, bpf_map__key_size(map), bpf_map__value_size(map),
-			      bpf_map__max_entries(map), &options);
+			      is_ring && ring_bytes ? ring_bytes : bpf_map__max_entries(map), &options);
 }
 
 /* Add a function of so many u64 to what the kernel is told; its type id, or a

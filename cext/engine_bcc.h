@@ -11,9 +11,10 @@
 
 #include "engine.h"
 
-/* Make an empty map like the object's of that name.  A descriptor owned by the
- * caller, or a negative errno: -ENOENT the object has none. */
-int mw_bpf_object_map_create(const struct mw_bpf_object *object, const char *name);
+/* Make an empty map like the object's of that name; ring_bytes as for
+ * mw_bpf_object_load().  A descriptor owned by the caller, or a negative errno:
+ * -ENOENT the object has none. */
+int mw_bpf_object_map_create(const struct mw_bpf_object *object, const char *name, uint32_t ring_bytes);
 
 /* Load count instructions (8 bytes each) in place of the object's program of
  * that name.  callbacks are the first instructions of the functions behind the

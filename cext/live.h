@@ -27,15 +27,15 @@ struct mw_block {
 	uint64_t size_bytes;   /* as asked for */
 	uint64_t weight_bytes; /* what the sample stands for */
 	uint64_t time_ns;      /* CLOCK_MONOTONIC, of the allocation: with pid and address, the identity */
-	uint64_t fingerprint;  /* of its contents when an audit first saw it; 0: not taken */
 	uint32_t pid;
-	uint32_t site;	 /* index into sites.h; 0: the site could not be kept */
-	uint16_t domain; /* enum mw_domain */
-	uint16_t state;	 /* enum mw_settlement */
-	uint32_t reuses; /* how often this address was returned before this time: each a free in between */
+	uint32_t site;		 /* index into sites.h; 0: the site could not be kept */
+	uint16_t domain;	 /* enum mw_domain */
+	uint16_t state;		 /* enum mw_settlement */
+	uint32_t reuses;	 /* how often this address was returned before this time: each a free in between */
+	uint16_t fingerprint[8]; /* of its first words when an audit first saw it; all 0: not taken */
 };
 
-/* An empty table that will hold at most blocks_max blocks (70 bytes each, taken
+/* An empty table that will hold at most blocks_max blocks (78 bytes each, taken
  * at creation), or NULL if there is no memory for it.  It never grows: a
  * watchdog for leaks must not be the one that leaks. */
 struct mw_live *mw_live_create(uint32_t blocks_max);

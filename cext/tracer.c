@@ -445,7 +445,7 @@ uint32_t mw_tracer_settle(struct mw_tracer *tracer, const struct mw_block *block
 		if (!block || block->time_ns != blocks[i].time_ns)
 			continue;
 		settled++;
-		block->fingerprint = blocks[i].fingerprint;
+		memcpy(block->fingerprint, blocks[i].fingerprint, sizeof(block->fingerprint));
 		switch (blocks[i].state) {
 		case MW_SETTLED_ALIVE:
 			if (is_final)

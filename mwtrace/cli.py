@@ -344,12 +344,24 @@ def trace(
     sudo mwtrace trace 4711
     sudo mwtrace trace orders --seconds 120 --format html --output orders.html
     """
-    from mwtrace.tracing.command import Format, Wish, parse_share, run
+    from mwtrace.host.procfs import Host
+    from mwtrace.lookup import find_process
+    from mwtrace.tracing.command import Format, Subject, Wish, parse_share, run
+
+    def find(host: Host, word: str) -> Subject:
+        meant = find_process(host, word)
+        others = (
+            f"{meant.process_count - 1} other processes of {meant.service.name} were not traced; "
+            f"process {meant.pid} has the most private memory"
+        )
+        remarks = (others,) if meant.process_count > 1 else ()
+        return Subject(host.process_id(meant.pid), meant.service.name, remarks)
 
     if exact and growth_only:
         raise ConfigError("--exact and --growth-only exclude each other")
     share = parse_share(budget)
-    run(Wish(subject, seconds, share, exact, growth_only, Format(output_format), output))
+    wish = Wish(subject, seconds, share, exact, growth_only, Format(output_format), output)
+    run(wish, find)
 
 
 @cli.command()

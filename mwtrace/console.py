@@ -291,6 +291,7 @@ def _row(standing: Standing, wall: WallAnchor) -> Row:
         forecast_s=judgement.forecast_s,
         limit_bytes=judgement.limit.limit_bytes if judgement.limit else None,
         kind=standing.finding.kind if standing.finding else "",
+        heap=standing.finding.heap if standing.finding else None,
     )
 
 

@@ -131,6 +131,15 @@ class Site:
     known_by: str  # "sampled growth" or "audited survivors"
 
 
+class HeapSplit(NamedTuple):
+    """What a CPython process has in use, by two readings; None: not known, never a guess."""
+
+    heap_bytes: int  # Python objects and their tables, in pymalloc's blocks and in malloc's
+    heap_slope_bytes_per_second: float
+    native_bytes: Optional[int]  # other blocks of malloc, and large mappings
+    native_slope_bytes_per_second: Optional[float]
+
+
 @dataclass(frozen=True)
 class Finding:
     """What in a process grows, from two readings of its memory; texts in it are from outside."""
@@ -150,6 +159,7 @@ class Finding:
     holder: str = ""  # the path that holds most of them
     retained_bytes: int = 0  # what the allocator keeps free now
     trim_bytes: Optional[int] = None  # estimate: what malloc_trim() would return; None: not known
+    heap: Optional[HeapSplit] = None  # None: no CPython, or one that cannot be read
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mwtrace.model import Finding, ProcessId
+from mwtrace.model import Finding, HeapSplit, ProcessId
 
 MIB = 1024**2
 
@@ -26,5 +26,6 @@ def finding(pid: int = 4711, **fields: Any) -> Finding:
         "holder": "app.SESSIONS[\u2026]",
         "retained_bytes": 2 * MIB,
         "trim_bytes": MIB,
+        "heap": HeapSplit(276 * MIB, 898_779.43, 24 * MIB, 0.0),
     }
     return Finding(**{**usual, **fields})

@@ -19,8 +19,8 @@ class KeepingEngine:
     lacked: frozenset[str] = frozenset()
     loaded: Loaded
 
-    def load(self, unit: str, disabled: Collection[str] = ()) -> Loaded:
-        self.loaded = LibbpfEngine().load(unit, disabled)
+    def load(self, unit: str, disabled: Collection[str] = (), ring_bytes: int = 0) -> Loaded:
+        self.loaded = LibbpfEngine().load(unit, disabled, ring_bytes)
         return self.loaded
 
 

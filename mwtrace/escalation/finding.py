@@ -16,7 +16,7 @@ from mwtrace.evidence.image import Budget, Image
 from mwtrace.evidence.interpreter import find_interpreter
 from mwtrace.evidence.kind import GROWTH_MIN_BYTES, Growth, Kind, growth, refine
 from mwtrace.evidence.parts import NOT_PRIVATE, PartKind, sizes
-from mwtrace.model import Finding, ProcessId
+from mwtrace.model import Finding, HeapSplit, ProcessId
 
 # Types of which holders are searched: the class that grew most, and the built-in type.
 _SEARCHES_MAX = 3
@@ -148,7 +148,29 @@ def _finding(
         holder=holder,
         retained_bytes=retained,
         trim_bytes=trim,
+        heap=heap_split(before, now),
     )
+
+
+def heap_split(before: Explanation, now: Explanation) -> HeapSplit | None:
+    """Tell the interpreter's heap from native memory, as far as both readings can.
+
+    None without a CPython that could be read. Where the C library's allocator could not be read,
+    its blocks in use are not told from free ones, so native memory stays unknown; objects in
+    pymalloc's pools and what the census counted elsewhere are known all the same.
+    """
+    elapsed_s = now.time_s - before.time_s
+    if elapsed_s <= 0 or not (before.census.interpreter and now.census.interpreter):
+        return None
+    old, new = dict(sizes(before.parts)), dict(sizes(now.parts))
+
+    def slope(*parts: PartKind) -> float:
+        return sum(new[part] - old[part] for part in parts) / elapsed_s
+
+    heap, native = PartKind.PYTHON_OBJECTS, (PartKind.NATIVE_LIVE, PartKind.LARGE_MMAPS)
+    if before.arenas is None or now.arenas is None:
+        return HeapSplit(new[heap], slope(heap), None, None)
+    return HeapSplit(new[heap], slope(heap), sum(new[part] for part in native), slope(*native))
 
 
 def _blamed(grown: Growth, lead: Holders | None) -> str:

@@ -33,9 +33,10 @@ class Engine(Protocol):
         """Programs that it cannot make, of any unit: attach by others."""
         ...
 
-    def load(self, unit: str, disabled: Collection[str] = ()) -> Loaded:
+    def load(self, unit: str, disabled: Collection[str] = (), ring_bytes: int = 0) -> Loaded:
         """Load ``bpf/<unit>.bpf.c`` without the programs named in disabled, and without lacked.
 
+        ring_bytes: what its ring buffers get, a power of two of pages; 0: what they declare.
         Raises EngineError, with what the operator can do about it.
         """
         ...

@@ -71,7 +71,7 @@ class BccEngine:
         self._offsets: Mapping[str, int] = {}
         self._units: dict[str, _Unit] = {}
 
-    def load(self, unit: str, disabled: Collection[str] = ()) -> BccObject:
+    def load(self, unit: str, disabled: Collection[str] = (), ring_bytes: int = 0) -> BccObject:
         if unit in _UNITS_LACKED:
             why, remedy = _UNITS_LACKED[unit]
             raise EngineError(f"cannot load {unit} by bcc: {why}", remedy)
@@ -80,7 +80,8 @@ class BccEngine:
             undo.callback(lib.mw_bpf_object_destroy, plan)
             if unit not in self._units:
                 self._units[unit] = self._compile(unit, plan)
-            return BccObject(unit, plan, self._units[unit], self.lacked.union(disabled))
+            lacked = self.lacked.union(disabled)
+            return BccObject(unit, plan, self._units[unit], lacked, ring_bytes)
 
     def _compile(self, unit: str, plan: CData) -> _Unit:
         if not self._offsets:
@@ -99,12 +100,19 @@ class BccEngine:
 class BccObject:
     """Programs and maps of one load; the descriptors are its own and end with ``close()``."""
 
-    def __init__(self, unit: str, plan: CData, compiled: _Unit, disabled: Collection[str]) -> None:
+    def __init__(
+        self,
+        unit: str,
+        plan: CData,
+        compiled: _Unit,
+        disabled: Collection[str],
+        ring_bytes: int,
+    ) -> None:
         self.programs: Mapping[str, int] = {}
         self.maps: Mapping[str, int] = {}
         with ExitStack() as undo:
             undo.callback(self.close)
-            self.maps = {name: _make_map(unit, plan, name) for name in compiled.maps}
+            self.maps = {name: _make_map(unit, plan, name, ring_bytes) for name in compiled.maps}
             fds = list(self.maps.values())
             for name in _program_names(plan):
                 if name in disabled:
@@ -194,8 +202,8 @@ def _program_names(plan: CData) -> Iterator[str]:
     return _names(lib.mw_bpf_object_program_name, plan)
 
 
-def _make_map(unit: str, plan: CData, name: str) -> int:
-    fd: int = lib.mw_bpf_object_map_create(plan, name.encode())
+def _make_map(unit: str, plan: CData, name: str, ring_bytes: int) -> int:
+    fd: int = lib.mw_bpf_object_map_create(plan, name.encode(), ring_bytes)
     if fd < 0:
         raise _refusal(f"cannot make the map {name} of {unit}", -fd, [])
     return fd

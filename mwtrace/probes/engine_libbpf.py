@@ -44,14 +44,16 @@ class LibbpfEngine:
     name = "libbpf"
     lacked: frozenset[str] = frozenset()
 
-    def load(self, unit: str, disabled: Collection[str] = ()) -> LibbpfObject:
-        return LibbpfObject(unit, object_bytes(unit), disabled)
+    def load(self, unit: str, disabled: Collection[str] = (), ring_bytes: int = 0) -> LibbpfObject:
+        return LibbpfObject(unit, object_bytes(unit), disabled, ring_bytes)
 
 
 class LibbpfObject:
     """One loaded object; its descriptors are its own and end with ``close()``."""
 
-    def __init__(self, unit: str, text: bytes, disabled: Collection[str] = ()) -> None:
+    def __init__(
+        self, unit: str, text: bytes, disabled: Collection[str] = (), ring_bytes: int = 0
+    ) -> None:
         words = ffi.new("char[]", _LOG_BYTES)
         ret = ffi.new("struct mw_bpf_object **")
         rc = lib.mw_bpf_object_load(
@@ -59,6 +61,7 @@ class LibbpfObject:
             len(text),
             unit.encode(),
             ",".join(disabled).encode(),
+            ring_bytes,
             words,
             _LOG_BYTES,
             ret,

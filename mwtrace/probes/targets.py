@@ -36,13 +36,15 @@ def _native(call: Call, layer: Layer = Layer.LIBC, is_covered: bool = False) -> 
 
 
 def _operators() -> Iterator[tuple[str, Function]]:
-    # libstdc++'s and libc++'s call malloc and free of the same process, so they are covered;
-    # those that allocator libraries bring are not (see points_of).
+    # libstdc++'s and libc++'s call malloc and free of the same process, so deletes are covered;
+    # those that allocator libraries bring are not (see points_of). New is not covered although it
+    # ends in malloc: it keeps no frame pointer, so seen from malloc its caller is missing, and
+    # that is whom we want to name.
     aligned = "St11align_val_t"
     nothrow = "RKSt9nothrow_t"
     for letter, layer in (("w", Layer.OPERATOR_NEW), ("a", Layer.OPERATOR_NEW_ARRAY)):
         for tail in ("", nothrow, aligned, aligned + nothrow):
-            yield f"_Zn{letter}m{tail}", _native(Call.MALLOC, layer, True)
+            yield f"_Zn{letter}m{tail}", _native(Call.MALLOC, layer)
     for letter, layer in (("l", Layer.OPERATOR_NEW), ("a", Layer.OPERATOR_NEW_ARRAY)):
         for tail in ("", "m", nothrow, aligned, "m" + aligned, aligned + nothrow):
             yield f"_Zd{letter}Pv{tail}", _native(Call.FREE, layer, True)
@@ -282,6 +284,22 @@ def follow_tails(
             seen.add((inner.path, inner.function_offset))
             kept.append(inner)
     return kept
+
+
+def without_dear_news(points: Sequence[AttachPoint]) -> list[AttachPoint]:
+    """Leave out what ends in a malloc that is probed, where a hit would be single-stepped.
+
+    Counts do not tell which point was hit, so one dear point makes all of them dear; and of these
+    nothing is lost but the caller's name (see ``_operators``).
+    """
+    allocators = {point.path for point in points if point.symbol == DEFINES_MALLOC}
+    news = (Layer.OPERATOR_NEW, Layer.OPERATOR_NEW_ARRAY)
+
+    def is_dear_new(point: AttachPoint) -> bool:
+        is_emulated = point.placement is not None and point.placement.is_emulated
+        return point.layer in news and point.path not in allocators and not is_emulated
+
+    return [point for point in points if not is_dear_new(point)]
 
 
 def python_is_inlined(points: Iterable[AttachPoint]) -> bool:

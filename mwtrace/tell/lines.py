@@ -14,6 +14,7 @@ from typing import Any
 
 from mwtrace.model import (
     Finding,
+    HeapSplit,
     Judgement,
     Limit,
     NewFinding,
@@ -151,6 +152,16 @@ def finding_object(finding: Finding, anchor: WallAnchor) -> dict[str, Any]:
         "holder": _unicode(finding.holder) or None,
         "retained_bytes": finding.retained_bytes,
         "trim_estimate_bytes": finding.trim_bytes,
+        **_heap_fields(finding.heap),
+    }
+
+
+def _heap_fields(heap: HeapSplit | None) -> dict[str, Any]:
+    return {
+        "heap_in_use_bytes": heap and heap.heap_bytes,
+        "heap_slope_bytes_per_second": heap and _finite(heap.heap_slope_bytes_per_second),
+        "native_in_use_bytes": heap and heap.native_bytes,
+        "native_slope_bytes_per_second": heap and _finite(heap.native_slope_bytes_per_second),
     }
 
 

@@ -57,6 +57,9 @@ _HISTORY_CELLS_MAX = 60  # a level of a history has no more samples
 
 _HISTORY_TITLE = "HISTORY"
 _KIND_TITLE = "KIND"
+# What a CPython process has in use, and how fast that and its native memory grow.
+_HEAP_TITLES = ("HEAP", "HEAP+", "NATIVE+")
+_UNKNOWN = "unknown"
 
 # In the order they stand in, behind the name.
 _COLUMNS = (
@@ -65,6 +68,9 @@ _COLUMNS = (
     _Column("SLOPE", 11, True, 1, 15, lambda row, *_: _slope(row)),
     _Column("VERDICT", 10, False, 0, 8, lambda row, *_: _verdict(row)),
     _Column(_KIND_TITLE, 8, False, 5, 16, lambda row, *_: _KINDS.get(row.kind, row.kind) or "-"),
+    _Column("HEAP", 8, True, 8, 30, lambda row, *_: _heap(row)),
+    _Column("HEAP+", 11, True, 9, 30, lambda row, *_: _heap_slope(row)),
+    _Column("NATIVE+", 11, True, 10, 30, lambda row, *_: _native_slope(row)),
     _Column("SINCE", 6, True, 4, 20, lambda row, view, style: _since(row, view, style)),
     _Column("LIMIT IN", 8, True, 3, 16, lambda row, *_: _forecast(row)),
     _Column(_HISTORY_TITLE, 8, False, 6, 16, lambda *_: ""),  # drawn as wide as there is room
@@ -75,6 +81,8 @@ def _table(rows: Sequence[Row], view: View, width: int, room: int, style: Style)
     names = [row.title(style) for row in rows]
     # A column of nothing but dashes would cost the past its room.
     unused = set() if any(row.kind for row in rows) else {_KIND_TITLE}
+    if not any(row.heap for row in rows):
+        unused.update(_HEAP_TITLES)
     columns, name_cells = _layout(width, max(map(width_cells, [*names, "SERVICE"])), unused)
     titles = [pad(clip("SERVICE", name_cells, style.unicode), name_cells)]
     titles += [pad(column.title, column.width, column.is_right) for column in columns]
@@ -160,6 +168,20 @@ def _verdict(row: Row) -> str:
 def _slope(row: Row) -> str:
     slope = row.slope_bytes_per_second
     return "-" if slope is None else format_slope(slope, day="d")
+
+
+def _heap(row: Row) -> str:
+    return _UNKNOWN if row.heap is None else format_bytes(row.heap.heap_bytes)
+
+
+def _heap_slope(row: Row) -> str:
+    heap = row.heap
+    return _UNKNOWN if heap is None else format_slope(heap.heap_slope_bytes_per_second, day="d")
+
+
+def _native_slope(row: Row) -> str:
+    slope = row.heap.native_slope_bytes_per_second if row.heap else None
+    return _UNKNOWN if slope is None else format_slope(slope, day="d")
 
 
 def _since(row: Row, view: View, style: Style) -> str:

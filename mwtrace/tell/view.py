@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import NamedTuple
 
-from mwtrace.model import Verdict
+from mwtrace.model import HeapSplit, Verdict
 from mwtrace.tell.cells import printable
 
 
@@ -38,6 +38,7 @@ class Row:
     limit_bytes: int | None = None
     history: tuple[float, ...] = ()  # private bytes, oldest first
     kind: str = ""  # of what grows, a word of evidence.kind.Kind; "" if it is not known
+    heap: HeapSplit | None = None  # of a CPython process that was read
 
     def title(self, style: Style) -> str:
         """The name made safe, with the pid if this is a process."""

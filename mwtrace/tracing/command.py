@@ -20,9 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from mwtrace.errors import ConfigError, EngineError, HostError, ProcessError, ProcessGone
+from mwtrace.errors import ConfigError, EngineError, HostError, ProcessGone
 from mwtrace.host.procfs import Host
-from mwtrace.host.services import ServiceNames
 from mwtrace.model import ProcessId
 from mwtrace.probes.engine import Engine
 from mwtrace.probes.engine_libbpf import LibbpfEngine
@@ -76,6 +75,14 @@ class Wish(NamedTuple):
     output: Path | None  # None: standard output
 
 
+class Subject(NamedTuple):
+    """The process that was meant."""
+
+    process: ProcessId
+    title: str
+    remarks: tuple[str, ...] = ()  # such as that its service has others
+
+
 class Outcome(NamedTuple):
     report: TraceReport
     facts: Facts | None  # None: growth sampling only
@@ -83,8 +90,8 @@ class Outcome(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def run(wish: Wish, engine: Engine | None = None) -> None:
-    """Trace, and write what was found; ends early on a signal, with what was learnt.
+def run(wish: Wish, find: Callable[[Host, str], Subject], engine: Engine | None = None) -> None:
+    """Trace what ``find`` finds, write what was learnt; a signal ends it early.
 
     Raises ConfigError, HostError or ProcessError.
     """
@@ -96,57 +103,14 @@ def run(wish: Wish, engine: Engine | None = None) -> None:
             "Run mwtrace in the host's pid namespace (for containers: --pid=host).",
         )
     host = Host()
-    process, title, remarks = choose(host, wish.subject)
+    subject = find(host, wish.subject)
     with _ended_by_signals() as stop:
-        outcome = trace(engine or LibbpfEngine(), host, process, title, wish, stop)
-    outcome = outcome._replace(remarks=(*remarks, *outcome.remarks))
+        engine = engine or LibbpfEngine()
+        outcome = trace(engine, host, subject.process, subject.title, wish, stop)
+    outcome = outcome._replace(remarks=(*subject.remarks, *outcome.remarks))
     _write(render(outcome, wish.format), wish.output)
     if wish.format is not Format.TABLE or wish.output is not None:
         print("\n".join(words(outcome)), file=sys.stderr)
-
-
-def choose(host: Host, subject: str) -> tuple[ProcessId, str, tuple[str, ...]]:
-    """Find the process that a pid or a service's name means, its title, and what to remark.
-
-    Of several processes of a service the one with the most private memory is traced.
-    """
-    names = ServiceNames(host)
-    if subject.isdigit():
-        try:
-            process = host.process_id(int(subject))
-        except ProcessGone as error:
-            raise ConfigError(
-                f"cannot trace process {subject}: there is none", "ps -e lists them."
-            ) from error
-        return process, names.name(process).name, ()
-    found: list[tuple[int, ProcessId, str]] = []
-    wanted = {subject, f"{subject}.service"}
-    for pid in host.pids():
-        try:
-            process = host.process_id(pid)
-            name = names.name(process).name
-            memory = host.memory(pid) if name in wanted else None
-        except ProcessError:
-            continue
-        if memory is not None:
-            found.append((memory.anon_bytes + memory.swap_bytes, process, name))
-    if not found:
-        raise ConfigError(
-            f"cannot trace {printable(subject)}: no service of that name runs",
-            "'mwtrace --all --once' lists the services.",
-        )
-    found.sort(reverse=True)
-    _, process, name = found[0]
-    if len(found) == 1:
-        return process, name, ()
-    return (
-        process,
-        name,
-        (
-            f"{len(found) - 1} other processes of {name} were not traced; process {process.pid} "
-            "has the most private memory",
-        ),
-    )
 
 
 def trace(
@@ -178,7 +142,7 @@ def trace(
         elif session is None:
             raise EngineError(remarks[0])
         if probing is not None and wish.exact:
-            undo.enter_context(_drained(probing))
+            undo.enter_context(drained(probing))
         _wait(session, sampler, process.pid, wish, is_stopped)
         return _outcome(session, sampler, process.pid, title, wish, remarks)
 
@@ -230,7 +194,7 @@ def _wait(
 
 
 @contextmanager
-def _drained(probing: Probing) -> Iterator[None]:
+def drained(probing: Probing) -> Iterator[None]:
     """Empty the ring all the time, in a thread that does so without the interpreter lock."""
     ending = threading.Event()
 

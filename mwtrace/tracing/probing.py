@@ -28,7 +28,13 @@ from mwtrace.probes.safety import (
     read_target_facts,
     refusals,
 )
-from mwtrace.probes.targets import Target, Targets, follow_tails, python_is_inlined
+from mwtrace.probes.targets import (
+    Target,
+    Targets,
+    follow_tails,
+    python_is_inlined,
+    without_dear_news,
+)
 from mwtrace.tracer import Layout, Order, Table, Tracer, TracerLimits
 from mwtrace.tracing.process import TracedProcess
 from mwtrace.tracing.symbolize import Modules
@@ -119,6 +125,7 @@ class Probing:
         native, python = _layouts(traced, target)
         wanted = [point for point in target.points if not point.is_covered]
         placed = self._placer.place(follow_tails(traced.pid, self._placer.place(wanted)))
+        placed = without_dear_news(placed)
         # Left by a tracer that was killed while it attached: the kernel takes it away now.
         if any(_has_breakpoint(traced.pid, point) for point in placed):
             heal(traced.pid, placed)

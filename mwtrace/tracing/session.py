@@ -35,9 +35,10 @@ from mwtrace.probes.governor import (
 from mwtrace.probes.safety import Refusal, Severity, may_probe
 from mwtrace.probes.windows import WindowEnd
 from mwtrace.tell.profile import Frame
-from mwtrace.tracer import AuditReport, Domain, Layout, Order, ProcessRow, SiteRow
+from mwtrace.tracer import AuditReport, Order, ProcessRow, SiteRow
 from mwtrace.tracing.probing import ProbePlan, Probing
 from mwtrace.tracing.process import Growth, ProgramChanged, TracedProcess
+from mwtrace.tracing.survivors import Past, Survivors, halves, held_bytes, kept, rates
 from mwtrace.tracing.windows import POLL_S, Closed, ProcessWindows
 
 LAST_WINDOW_S = 1.0  # the last one begins so long before windows end
@@ -47,15 +48,9 @@ AUDIT_S = 5.0  # survivors are looked at again, so that an exit does not take th
 # A window counts when this part of the trace, and at least so much time, lies behind it.
 RIPE_SHARE = 0.4
 RIPE_MIN_S = 2.0
-# A site whose blocks are fewer in older windows loses them, if slowly: so many deviations.
-DECAY_DEVIATIONS = 2.5
 RESOLVED_SITES = 100
 RETRY_S = 5.0  # a gate that may open by itself: stopped, traced, vfork
 EXACT_COST_S = 1e6  # no bound: who asks for every block has said so
-
-
-PYMALLOC_BLOCK_MAX = 512
-GLIBC_MMAP_BYTES = 128 << 10  # at first; it adapts
 
 
 class State(enum.Enum):
@@ -100,24 +95,6 @@ class Facts(NamedTuple):
 
 
 @dataclass
-class _Past:
-    """A window that is over."""
-
-    since_s: float
-    until_s: float
-    duration_s: float  # of sampling, without what the process was behind by at its end
-    is_good: bool  # its blocks were looked at in time
-    is_counted: bool = False
-
-
-@dataclass
-class _Sum:
-    blocks: int = 0
-    weight_bytes: int = 0
-    held_bytes: float = 0.0
-
-
-@dataclass
 class _Totals:
     windows: int = 0
     cut_windows: int = 0
@@ -125,7 +102,7 @@ class _Totals:
     window_s: float = 0.0
     samples: int = 0
     interval_bytes: int = 0
-    past: list[_Past] = field(default_factory=list)
+    past: list[Past] = field(default_factory=list)
 
 
 class TraceSession:
@@ -149,7 +126,9 @@ class TraceSession:
         self.traced = TracedProcess(process, probing.host, probing.modules)
         _refuse_if_closed(self.traced, probing.gates(self.traced))
         self._growth = Growth()
-        self._windows_until_s = self.until_s if exact else now_s + seconds * (1 - RIPE_SHARE)
+        # With its detaching the last one must be over when what is left of the trace makes it old.
+        young_s = RIPE_SHARE * seconds + LATE_S
+        self._windows_until_s = self.until_s if exact else self.until_s - young_s
         # The time in which no window is opened any more is paid for, too: spend that at first.
         ahead_s = min(seconds, SAVED_MAX_S / 2) * RIPE_SHARE * probing.budget.target_share
         self._course = replace(begin(now_s, probing.budget), spending=Spending(now_s, ahead_s))
@@ -346,7 +325,13 @@ class TraceSession:
             self._next_s = now_s
         else:
             duration_s = closed.sampled_s - closed.lag_s
-            past = _Past(closed.since_s, closed.until_s, duration_s, closed.was_quiet)
+            past = Past(
+                closed.since_s,
+                closed.until_s,
+                duration_s,
+                self._planned.interval_bytes,
+                closed.was_quiet,
+            )
             totals.past.append(past)
             totals.late_windows += not closed.was_quiet
             self._resolve(Order.LIVE, now_s)
@@ -454,95 +439,37 @@ class TraceSession:
 
     def _surviving_sites(self, now_s: float) -> list[Site]:
         counted = [past for past in self._totals.past if past.is_counted]
-        if not counted:
+        if not counted or self._plan is None:
             return []
-        older, newer = _halves(counted)
+        older, newer = halves(counted)
         seen = [self._survivors(older), self._survivors(newer)]
-        times_s = [sum(past.duration_s for past in half) for half in (older, newer)]
         table = self._probing.table(Order.SURVIVED, self.pid)
         sites = []
         for row in table.sites:
             if row.pid != self.pid or not row.survived.blocks:
                 continue
-            halves = [found.get(row.site, _Sum()) for found in seen]
-            kept, time_s = _kept(halves, times_s)
-            if kept.blocks and time_s > 0:
-                rate, spread = kept.weight_bytes / time_s, 1.96 / kept.blocks**0.5
-                low, high = rate * max(0.0, 1 - spread), rate * (1 + spread)
-                held = kept.held_bytes / time_s
-                sites.append(self._site(row, rate, low, high, held, kept.blocks))
+            both = [found.get(row.site, Survivors()) for found in seen]
+            blocks, windows = kept(both, [older, newer])
+            count = sum(blocks.values())
+            if not count:
+                continue
+            rate, held = rates(blocks, windows, self._plan)
+            spread = 1.96 / count**0.5
+            low, high = rate * max(0.0, 1 - spread), rate * (1 + spread)
+            sites.append(self._site(row, rate, low, high, held, count))
         return sites
 
-    def _survivors(self, windows: list[_Past]) -> dict[int, _Sum]:
-        assert self._plan is not None
-        found: dict[int, _Sum] = {}
+    def _survivors(self, windows: list[Past]) -> dict[int, Survivors]:
+        found: dict[int, Survivors] = {}
         for past in windows:
             for block in self._probing.tracer.survivors(self.pid, past.since_s, past.until_s):
-                total = found.setdefault(block.site, _Sum())
-                size_bytes = max(block.size_bytes, 1)
-                total.blocks += 1
-                total.weight_bytes += block.weight_bytes
-                total.held_bytes += (
-                    block.weight_bytes * held_bytes(size_bytes, block.domain, self._plan)
-                ) / size_bytes
+                found.setdefault(block.site, Survivors())[block.size_bytes, block.domain] += 1
         return found
 
     def process_row(self) -> ProcessRow | None:
         """What the books say of the process as a whole; None if nothing was sampled."""
         rows = self._probing.table(Order.LIVE, self.pid, 0).processes
         return rows[0] if rows else None
-
-
-def _halves(windows: list[_Past]) -> tuple[list[_Past], list[_Past]]:
-    """Cut at half of the windows' time."""
-    half_s = sum(past.duration_s for past in windows) / 2
-    passed_s = 0.0
-    for place, past in enumerate(windows):
-        if passed_s >= half_s:
-            return windows[:place], windows[place:]
-        passed_s += past.duration_s
-    return windows, []
-
-
-def _kept(halves: list[_Sum], times_s: list[float]) -> tuple[_Sum, float]:
-    """What survived, and the time it was allocated in, of older and newer windows.
-
-    A leak's halves are alike. Where the older windows have fewer left, blocks do die, later than
-    others: then only those that got old count.
-    """
-    older, newer = halves
-    time_s = sum(times_s)
-    both = _Sum(
-        older.blocks + newer.blocks,
-        older.weight_bytes + newer.weight_bytes,
-        older.held_bytes + newer.held_bytes,
-    )
-    if times_s[0] > 0 and times_s[1] > 0:
-        expected = both.blocks * times_s[0] / time_s
-        deviation = (expected * times_s[1] / time_s) ** 0.5
-        if older.blocks < expected - DECAY_DEVIATIONS * max(deviation, 1.0):
-            return older, times_s[0]
-    return both, time_s
-
-
-def held_bytes(size_bytes: int, domain: int, plan: ProbePlan) -> int:
-    """What a block of this size takes of memory: sizes are rounded up, headers added."""
-    layout = plan.native_layout
-    if domain in (Domain.PY_MEM, Domain.PY_OBJECT):
-        layout = plan.python_layout
-        if layout is Layout.PYMALLOC:
-            if size_bytes <= PYMALLOC_BLOCK_MAX:
-                return _rounded(size_bytes, 16)
-            layout = plan.native_layout
-    if layout is not Layout.GLIBC:
-        return _rounded(size_bytes, 16)
-    if size_bytes >= GLIBC_MMAP_BYTES:
-        return _rounded(size_bytes + 16, 4096)
-    return max(32, _rounded(size_bytes + 8, 16))
-
-
-def _rounded(size_bytes: int, step_bytes: int) -> int:
-    return -(-size_bytes // step_bytes) * step_bytes
 
 
 def _refuse_if_closed(traced: TracedProcess, closed: list[Refusal]) -> None:

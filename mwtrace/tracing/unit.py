@@ -22,6 +22,10 @@ from mwtrace.probes.windows import CountLayout
 if TYPE_CHECKING:
     from mwtrace._cext import CData
 
+# 500,000 events a second take 7 ms to fill what one CPU adds; past 64 CPUs our own memory counts
+# for more, since pages of the ring that were read are resident here.
+RING_BYTES_PER_CPU = 256 << 10
+RING_CPUS_MAX = 64
 _ABI = ".rodata.abi"  # libbpf's objects only; bcc compiles the header that we hold
 _MIXED = "Install mwtrace again: parts of two versions are mixed."
 _COUNTS = tuple(
@@ -45,17 +49,23 @@ def cookie(point: AttachPoint) -> int:
     return bits
 
 
+def ring_bytes(cpus: int) -> int:
+    """How large a ring a host of so many CPUs gets: the kernel wants a power of two."""
+    return 1 << (RING_BYTES_PER_CPU * min(cpus, RING_CPUS_MAX) - 1).bit_length()
+
+
 class TracingUnit:
     """One loaded unit; several processes may be traced by it, each with a slot for its counts."""
 
     def __init__(self, engine: Engine, unit: str, disabled: Collection[str] = ()) -> None:
-        self._loaded = engine.load(unit, disabled)
+        cpus = check(lib.mw_bpf_possible_cpus(), "count the CPUs", EngineError)
+        self._cpus = cpus
+        self._loaded = engine.load(unit, disabled, ring_bytes(cpus))
         self._links: list[int] = []
         self._free_slots = list(range(lib.MW_TARGETS_MAX - 1, -1, -1))
         self._slots: dict[int, int] = {}
         try:
             self._check_abi(unit)
-            self._cpus = check(lib.mw_bpf_possible_cpus(), "count the CPUs", EngineError)
         except HostError:
             self._loaded.close()
             raise

@@ -1,11 +1,12 @@
 """What tracing costs and how right it is, beside its peers; prints the figures of docs/overhead.md.
 
     trace.py [--rounds 7] [--pairs 6] [--seconds 10] [--memray PYTHON]
-             [pair|workloads|ring|growth|sites ...]
+             [pair|workloads|windows|ring|growth|sites ...]
 
 pair       one malloc/free pair: no probe, every block told, sampled, and bcc's memleak
 workloads  four programs with and without mwtrace trace, tracemalloc, memray and memleak
-ring       events per second from memory into the tables
+windows    what a window takes of a program, beside what the governor says that it takes
+ring       events per second from memory into the tables, and how many are lost at 500,000
 growth     a page fault of a process that is watched, and of one that is not
 sites      is the site right that a trace of 60 s names, and its rate
 
@@ -19,9 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -39,9 +38,10 @@ sys.path.insert(0, str(HERE.parent))
 
 from memleak import NotRun, memleak  # noqa: E402
 from target import Target  # noqa: E402
+from work import Work  # noqa: E402
 
 MWTRACE = [sys.executable, "-m", "mwtrace"]
-SECTIONS = ["pair", "workloads", "ring", "growth", "sites"]
+SECTIONS = ["pair", "workloads", "windows", "ring", "growth", "sites"]
 SAMPLED_BYTES = 1 << 19
 
 
@@ -169,39 +169,6 @@ def first_bytes(target: Target) -> list[bytes]:
 # Workloads.
 
 
-class Work:
-    """A program that counts what it does in a file that we map."""
-
-    def __init__(self, command: list[str], counter: str, memray: str) -> None:
-        Path(counter).write_bytes(bytes(16))
-        environment = {**os.environ, "PYTHONPATH": memray} if memray else dict(os.environ)
-        self._counter = counter
-        self._target = Target(
-            ["env", *(f"{k}={v}" for k, v in environment.items()), *command, counter]
-        )
-        self.pid = self._target.pid
-        self._target.expect("ready")
-
-    def done(self) -> int:
-        return int(struct.unpack_from("=Q", Path(self._counter).read_bytes())[0])
-
-    def toggle_tracemalloc(self, wanted: bool) -> None:
-        os.kill(self.pid, signal.SIGUSR1)
-        deadline = time.monotonic() + 10
-        while bool(Path(self._counter).read_bytes()[8]) != wanted:
-            if time.monotonic() > deadline:
-                raise NotRun("the program did not switch it in 10 s")
-            time.sleep(0.01)
-
-    def cpu_s(self) -> float:
-        """CPU of all its threads: what others take of the machine is not in it."""
-        tasks = Path(f"/proc/{self.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
-
-    def stop(self) -> None:
-        self._target.stop()
-
-
 class Speed(NamedTuple):
     per_second: float
     per_cpu_second: float
@@ -218,13 +185,15 @@ class Way(NamedTuple):
 class Traced:
     """mwtrace trace, started before and waited for within the time that is measured."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, pid: int = 0) -> None:
         self._options = options
+        self._pid = pid  # of another program; 0: of the one that is measured
         self.prices: list[float] = []
 
     @contextmanager
     def __call__(self, work: Work, seconds: float) -> Iterator[object]:
-        command = [*MWTRACE, "trace", str(work.pid), "--seconds", f"{seconds:g}", *self._options]
+        pid = str(self._pid or work.pid)
+        command = [*MWTRACE, "trace", pid, "--seconds", f"{seconds:g}", *self._options]
         child = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -303,26 +272,33 @@ def bench_workloads(pairs: int, seconds: float, memray: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         programs = {name: [sys.executable, script, name] for name in ("api", "numpy", "objects")}
         programs["churn.c"] = [compiled(HERE / "churn.c", folder)]
+        idle = Target(["sh", "-c", "echo ready; read end"])
         if subprocess.run(
             [sys.executable, "-c", "import numpy"], stderr=subprocess.DEVNULL
         ).returncode:
             del programs["numpy"]
             print("workload  numpy: not run: this python has no numpy (pip install numpy)")
-        for name, command in programs.items():
-            work = Work(command, f"{folder}/counter", where)
-            try:
-                compare(name, work, pairs, seconds, memray, where, name != "churn.c")
-            finally:
-                work.stop()
+        try:
+            idle.expect("ready")
+            for name, command in programs.items():
+                work = Work(command, f"{folder}/counter", where)
+                try:
+                    compare(name, work, pairs, seconds, memray, where, idle.pid)
+                finally:
+                    work.stop()
+        finally:
+            idle.stop()
 
 
 def compare(
-    name: str, work: Work, pairs: int, seconds: float, memray: str, where: str, is_python: bool
+    name: str, work: Work, pairs: int, seconds: float, memray: str, where: str, idle: int
 ) -> None:
     traced, growth = Traced(), Traced("--growth-only")
-    ways = [Way("trace", "2%", traced), Way("growth only", "0%", growth)]
+    # What the machine, our start and our own work beside it take; no probe is in the program.
+    beside = Way("trace of an idle program beside it", "", Traced(pid=idle))
+    ways = [Way("trace", "2%", traced), beside, Way("growth only", "0%", growth)]
     peers = [Way("memleak", "", with_memleak)]
-    if is_python:
+    if name != "churn.c":
         peers.append(Way("tracemalloc", "", with_tracemalloc))
         if where:
             peers.append(Way("memray attach", "", with_memray(memray)))
@@ -381,12 +357,27 @@ def memray_folder(python: str) -> str:
 # The other benches.
 
 
+def bench_windows() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        churn = compiled(HERE / "churn.c", folder)
+        for name, command in (
+            ("objects", [sys.executable, str(HERE / "workloads.py"), "objects"]),
+            ("churn.c", [churn]),
+        ):
+            subprocess.run(
+                [sys.executable, str(HERE / "trace_windows.py"), name, *command], check=True
+            )
+
+
 def bench_ring() -> None:
     command = [sys.executable, str(HERE / "tracer.py"), "--events", "1000000", "--runs", "5"]
     said = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
     )
     print(f"ring      {said.stdout.strip().splitlines()[-1]} (bar: 3,000,000)")
+    command = [sys.executable, str(HERE / "trace_ring.py")]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    print(f"ring      {said.stdout.strip()} (bar: 0)", flush=True)
 
 
 def bench_growth(rounds: int) -> None:
@@ -508,6 +499,8 @@ def main() -> None:
         bench_growth(asked.rounds)
     if "workloads" in what:
         bench_workloads(asked.pairs, asked.seconds, asked.memray)
+    if "windows" in what:
+        bench_windows()
     if "sites" in what:
         bench_sites(60.0)
 

@@ -112,6 +112,13 @@ def test_six_ways_to_grow_are_six_kinds_each_with_a_next_step(tmp_path):
         assert any(script("six_kinds") in frame for frame in sites[name][0]["frames"]) or (
             "six_kinds.py" in sites[name][0]["place"]
         ), sites[name]
+    # What grows in the interpreter's heap is told from what grows beside it.
+    for name, heap_grows in (("dict", True), ("decref", True), ("malloc", False), ("mmap", False)):
+        split = found[name]
+        slopes = [split["heap_slope_bytes_per_second"], split["native_slope_bytes_per_second"]]
+        grown = split["grown_between_bytes"] / split["readings_apart_s"]
+        assert slopes[not heap_grows] > 0.6 * grown > 2 * abs(slopes[heap_grows]), (name, split)
+        assert split["heap_in_use_bytes"] > 1 << 20
     kept = found["kept"]
     assert not kept["is_leak"]
     assert kept["retained_bytes"] > kept["grown_between_bytes"] > 10 << 20

@@ -7,8 +7,11 @@ import threading
 import time
 
 import pytest
+from alloc_under_test import engine_of
 
+from mwtrace.capi import lib
 from mwtrace.tracer import Order, Tracer
+from mwtrace.tracing.unit import RING_BYTES_PER_CPU, TracingUnit, ring_bytes
 
 pytestmark = pytest.mark.kernel
 
@@ -39,3 +42,21 @@ def test_waiting_for_an_empty_ring_lets_other_threads_run(watching):
     # Holding the interpreter lock it would be a handful, however fast the machine.
     assert steps > 1000
     assert time.monotonic() - begin_s < 30
+
+
+def test_a_ring_is_a_power_of_two_with_room_for_every_cpu():
+    assert [ring_bytes(cpus) >> 10 for cpus in (1, 2, 3, 6, 64)] == [256, 512, 1024, 2048, 16384]
+    assert ring_bytes(4096) == ring_bytes(64)
+
+
+@pytest.mark.parametrize("engine", ["libbpf", "bcc"])
+def test_the_kernel_has_given_it_that_room(engine):
+    unit = TracingUnit(engine_of(engine), "alloc", ["block_session"])
+    try:
+        with open(f"/proc/self/fdinfo/{unit.ring_fd}") as words:
+            facts = dict(line.split(":", 1) for line in words)
+    finally:
+        unit.close()
+    given = int(facts["max_entries"])
+    assert given == ring_bytes(lib.mw_bpf_possible_cpus())
+    assert given >= RING_BYTES_PER_CPU * lib.mw_bpf_possible_cpus()

@@ -87,7 +87,7 @@ def test_an_object_of_another_events_header_is_refused(tmp_path):
     class OtherVersion:
         name = "libbpf"
 
-        def load(self, unit, disabled=()):
+        def load(self, unit, disabled=(), ring_bytes=0):
             return LibbpfObject(unit, compiled.read_bytes(), disabled)
 
     before = open_descriptors()

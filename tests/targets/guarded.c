@@ -1,4 +1,4 @@
-/* guarded: leaks a block of 2000 bytes a millisecond behind a seccomp filter that
+/* guarded: leaks a block of 2000 bytes a millisecond, by the clock, behind a seccomp filter that
  * kills for system calls it does not know, as sandboxes do.  With an argument it
  * first starts so many threads, which allocate and free.  It says "ready" and
  * goes on until its input ends; a line "exec" makes it another program, "exit"
@@ -58,9 +58,18 @@ static int guard(void)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }
 
+static long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 int main(int argc, char **argv)
 {
 	struct pollfd input = {.fd = 0, .events = POLLIN};
+	long began_ms, done = 0;
 	char line[16];
 
 	for (int i = 0; argc > 1 && i < atoi(argv[1]); i++) {
@@ -73,9 +82,11 @@ int main(int argc, char **argv)
 		return 1;
 	puts("ready");
 	fflush(stdout);
+	began_ms = now_ms();
 	for (;;) {
 		if (poll(&input, 1, 1) == 0) {
-			leak();
+			for (long due = now_ms() - began_ms; done < due; done++)
+				leak();
 			continue;
 		}
 		if (!fgets(line, sizeof(line), stdin) || !strcmp(line, "exit\n"))

@@ -15,7 +15,7 @@ from mwtrace.probes.engine_libbpf import LibbpfEngine, LibbpfObject, object_byte
 def load(text: bytes, log_bytes: int) -> tuple[int, bytes]:
     log = ffi.new("char[]", b"#" * (log_bytes + 8))
     ret = ffi.new("struct mw_bpf_object **")
-    rc = lib.mw_bpf_object_load(text, len(text), b"junk", ffi.NULL, log, log_bytes, ret)
+    rc = lib.mw_bpf_object_load(text, len(text), b"junk", ffi.NULL, 0, log, log_bytes, ret)
     assert ret[0] == ffi.NULL
     # Nothing is written behind what we offered.
     assert ffi.buffer(log)[log_bytes : log_bytes + 8] == b"#" * 8

@@ -26,7 +26,7 @@ from views import (
 )
 from wcwidth import wcswidth
 
-from mwtrace.model import Verdict
+from mwtrace.model import HeapSplit, Verdict
 from mwtrace.tell.table import render, sparkline
 from mwtrace.tell.view import Row, Style, View
 
@@ -297,6 +297,30 @@ def test_no_number_breaks_a_line(width: int, slope: float | None, **fields: obje
     for counts in ({Verdict.LEAKING: 10**9}, {Verdict.GROWING: 10**9}):
         view = dataclasses.replace(ALARM, rows=(row, calm), verdict_counts=counts)
         assert_fits(view, width, 8, PLAIN)
+
+
+def test_heap_and_native_get_columns_once_a_process_was_read_and_unknown_stays_unknown() -> None:
+    heap = HeapSplit(276 * MIB, 1.5 * MIB, 24 * MIB, 0.0)
+    partly = HeapSplit(12 * MIB, 0.0, None, None)
+    rows = (
+        dataclasses.replace(ORDERS, heap=heap),
+        dataclasses.replace(BATCH, heap=partly),
+        CRON,
+    )
+    read = dataclasses.replace(ALARM, rows=rows)
+    lines = render(read, 160, 24, PLAIN)[2:6]
+    ends = [lines[0].index(title) + len(title) for title in ("HEAP", "HEAP+", "NATIVE+")]
+    cells = {
+        line.split()[0]: [line[:end].rsplit("  ", 1)[1].strip() for end in ends]
+        for line in lines[1:]
+    }
+    assert cells["orders.service"] == ["276 MiB", "+1.5 MiB/s", "0 B/s"]
+    assert [found for name, found in cells.items() if "night" in name] == [
+        ["12.0 MiB", "0 B/s", "unknown"]
+    ]
+    assert cells["cron.service"] == ["unknown"] * 3
+    assert "HEAP" not in "".join(render(read, 80, 24, PLAIN))
+    assert "HEAP" not in "".join(render(ALARM, 200, 24, PLAIN))
 
 
 def test_a_kind_gets_a_column_once_one_is_known_and_there_is_room() -> None:

@@ -8,8 +8,14 @@ import pytest
 
 from mwtrace.host.elf import ElfFacts, Segment, Symbol, UsdtProbe
 from mwtrace.host.mappings import LINES_MAX, parse_mappings
-from mwtrace.probes.points import Call, Domain, Layer
-from mwtrace.probes.targets import FUNCTIONS, Targets, gc_source, points_of
+from mwtrace.probes.points import AttachPoint, Call, Domain, Layer, Placement
+from mwtrace.probes.targets import (
+    FUNCTIONS,
+    Targets,
+    gc_source,
+    points_of,
+    without_dear_news,
+)
 
 PATH = "/proc/1/map_files/1000-2000"
 
@@ -35,12 +41,35 @@ def test_names_of_one_place_are_one_point():
     assert point.call is Call.ALIGNED
 
 
-def test_operators_of_libstdcxx_are_covered_by_malloc_and_those_of_an_allocator_are_not():
-    (alone,) = points_of(symbols("_Znwm"), PATH)
-    assert (alone.layer, alone.is_covered) == (Layer.OPERATOR_NEW, True)
+def test_deletes_of_libstdcxx_are_covered_by_free_and_those_of_an_allocator_are_not():
+    alone = {p.symbol: p for p in points_of(symbols("_Znwm", "_ZdlPvm"), PATH)}
+    assert (alone["_Znwm"].layer, alone["_Znwm"].is_covered) == (Layer.OPERATOR_NEW, False)
+    assert (alone["_ZdlPvm"].layer, alone["_ZdlPvm"].is_covered) == (Layer.OPERATOR_NEW, True)
     own = {p.symbol: p for p in points_of(symbols("malloc", "_Znwm", "_ZdlPvm"), PATH)}
     assert (own["_Znwm"].layer, own["_Znwm"].is_covered) == (Layer.OPERATOR_NEW, False)
-    assert own["_ZdlPvm"].call is Call.FREE
+    assert (own["_ZdlPvm"].call, own["_ZdlPvm"].is_covered) == (Call.FREE, False)
+
+
+def test_a_new_that_ends_in_malloc_is_left_out_where_its_probe_would_be_dear():
+    cheap = Placement(0, "push rbp", True, "")
+    dear = Placement(0, "mov rax, rdi", False, "")
+
+    def placed(path: str, **places: Placement) -> list[AttachPoint]:
+        points = points_of(symbols(*places), path)
+        return [point._replace(placement=places[point.symbol]) for point in points]
+
+    libc = placed("libc", malloc=dear, free=cheap)
+    libstdcxx = placed("libstdc++", _Znwm=cheap, _Znam=dear, _ZnwmRKSt9nothrow_t=dear)
+    jemalloc = placed("libjemalloc", malloc=cheap, _Znwm=dear)
+    kept = without_dear_news([*libc, *libstdcxx, *jemalloc])
+    names = [(point.path, point.symbol) for point in kept]
+    assert names == [
+        ("libc", "malloc"),
+        ("libc", "free"),
+        ("libstdc++", "_Znwm"),
+        ("libjemalloc", "malloc"),
+        ("libjemalloc", "_Znwm"),
+    ]
 
 
 def test_nested_calls_go_down_the_layers():

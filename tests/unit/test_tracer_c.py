@@ -334,10 +334,10 @@ def test_a_first_look_remembers_contents_and_counts_no_survivor():
     blocks, count = tracer.blocks()
     for i in range(count):
         blocks[i].state = lib.MW_SETTLED_ALIVE
-        blocks[i].fingerprint = 77
+        blocks[i].fingerprint[0] = 77
     assert lib.mw_tracer_settle(tracer.pointer, blocks, count, False) == 2
     assert tracer.sites()[0].survived.blocks == 0
-    assert {block.fingerprint for block in tracer.blocks()[0][0:2]} == {77}
+    assert {block.fingerprint[0] for block in tracer.blocks()[0][0:2]} == {77}
     tracer.settle({16: lib.MW_SETTLED_FREED}, is_final=False)
     tracer.settle({32: lib.MW_SETTLED_ALIVE})
     (site,) = tracer.sites()

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
 from mwtrace.errors import ConfigError
 from mwtrace.host.procfs import Host
-from mwtrace.tracer import Domain, Layout
 from mwtrace.tracing.busy import Lag
 from mwtrace.tracing.command import SHARE_MIN, parse_share
 from mwtrace.tracing.demangle import NAME_BYTES_MAX, demangle
 from mwtrace.tracing.process import GROWTH_SAMPLES_MAX, Growth, TracedProcess
-from mwtrace.tracing.session import _kept, _Sum, held_bytes
 from mwtrace.tracing.symbolize import Modules, Symbolizer
 
 
@@ -60,33 +57,6 @@ def test_growth_is_the_median_slope_and_keeps_few_samples():
         growth.add(float(second), 1000 * second + (10**9 if second % 50 == 0 else 0))
     assert growth.bytes_per_second() == pytest.approx(1000, rel=0.01)
     assert len(growth.samples) <= GROWTH_SAMPLES_MAX
-
-
-@pytest.mark.parametrize(
-    ("size", "domain", "held"),
-    [
-        (24, Domain.PY_OBJECT, 32),
-        (512, Domain.PY_MEM, 512),
-        (513, Domain.PY_OBJECT, 528),  # the C library's
-        (24, Domain.NATIVE, 32),
-        (25, Domain.NATIVE, 48),
-        (1, Domain.NATIVE, 32),
-        (1 << 20, Domain.NATIVE, (1 << 20) + 4096),
-    ],
-)
-def test_what_a_block_takes(size, domain, held):
-    plan = SimpleNamespace(native_layout=Layout.GLIBC, python_layout=Layout.PYMALLOC)
-    assert held_bytes(size, domain, plan) == held
-
-
-def test_survivors_of_older_and_newer_windows_are_one_leak_if_they_are_alike():
-    kept, time_s = _kept([_Sum(90, 900, 900.0), _Sum(110, 1100, 1100.0)], [1.0, 1.0])
-    assert (kept.weight_bytes, time_s) == (2000, 2.0)
-
-
-def test_where_old_windows_have_lost_theirs_only_they_count():
-    kept, time_s = _kept([_Sum(2, 20, 20.0), _Sum(198, 1980, 1980.0)], [1.0, 1.0])
-    assert (kept.weight_bytes, time_s) == (20, 1.0)
 
 
 def busy_lag(counts_as_one):
