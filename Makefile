@@ -4,10 +4,10 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
-C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c)
+C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c tests/fuzz/*.[ch])
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb fuzz clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -58,6 +58,12 @@ asan: venv ## unit tests with AddressSanitizer and UBSan under the extension
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/asan/lib \
 		$(BIN)/pytest -m 'not kernel and not slow' -p no:cacheprovider
+
+# Short, and the same every time; by hand `make fuzz FUZZ_FLAGS='--seconds 3600 --seed 7'`.
+fuzz: build ## fuzz what parses other people's bytes, a fixed number of times; its seeds in valgrind
+	$(BIN)/pip install --quiet atheris
+	$(BIN)/python tests/fuzz/run.py $(FUZZ_FLAGS)
+	$(BIN)/python tests/fuzz/run.py --valgrind
 
 # Built where its C library is the oldest to be served; the proof needs root and a mirror of Debian.
 wheel: venv ## build dist/*.whl with libbpf in it, and see it work in bare Debians (root)
