@@ -88,6 +88,22 @@ def test_a_library_of_a_tebibyte_costs_neither_time_nor_memory(start_hostile, wo
     assert rss_bytes < RSS_BYTES_MAX
 
 
+def test_looking_at_memory_that_was_never_touched_brings_none_of_it_in(start_hostile):
+    target = start_hostile("untouched")
+    start, end = (int(word, 16) for word in target.line().split("-"))
+    done, rss_bytes = run("explain", target.pid)
+    assert done.returncode == 0, done.stderr
+    assert rss_bytes < RSS_BYTES_MAX
+    present = 0
+    with open(f"/proc/{target.pid}/pagemap", "rb") as pagemap:
+        pagemap.seek(start // 4096 * 8)
+        entries = pagemap.read((end - start) // 4096 * 8)
+    for at in range(7, len(entries), 8):
+        present += entries[at] >> 7  # the highest bit of an entry: there is a page
+    assert len(entries) == (64 << 20) // 4096 * 8
+    assert present == 0
+
+
 def test_a_library_that_changes_while_it_is_read_is_read_or_refused(start_hostile):
     target = start_hostile("changing")
     path = target.line()

@@ -5,6 +5,7 @@ Its words are what it does, and a folder for the files that it maps:
   names       its title, its comm and the file it maps hold escape sequences, new lines and what
               looks like a metric
   sparse      it maps a library of a tebibyte that takes no room on the disk
+  untouched   it maps 64 MiB of memory and writes to none of it; says where
   changing    it maps a library and rewrites, cuts and regrows it until it is told to end
 """
 
@@ -62,6 +63,13 @@ def sparse(folder: Path) -> None:
     far.close()
 
 
+def untouched(folder: Path) -> None:
+    size = 64 << 20
+    mapped = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+    say_and_wait(f"{address:x}-{address + size:x}")
+
+
 def changing(folder: Path) -> None:
     path = folder / "libchanging.so"
     whole = Path("/proc/self/exe").read_bytes()[: 1 << 20]
@@ -87,4 +95,5 @@ def changing(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"names": names, "sparse": sparse, "changing": changing}[sys.argv[1]](Path(sys.argv[2]))
+    ways = {"names": names, "sparse": sparse, "untouched": untouched, "changing": changing}
+    ways[sys.argv[1]](Path(sys.argv[2]))
