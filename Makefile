@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c tests/fuzz/*.[ch])
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb fuzz clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb fuzz bench-fleet clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -81,6 +81,9 @@ bench-watch: build ## what a tick over thousands of processes costs (root)
 
 bench-corpus: build ## what is said of real leaks and of healthy look-alikes (root; CORPUS=DIR holds them)
 	$(BIN)/python tests/bench/corpus.py --corpus $(CORPUS)
+
+bench-fleet: build ## what 1,000 hosts' metrics cost one real Prometheus (needs prometheus; 1 GiB, a minute)
+	$(BIN)/python tests/bench/fleet.py $(FLEET_FLAGS)
 
 bench-explain: build ## what reading a process's memory costs, and how right it is (root)
 	$(BIN)/python tests/bench/explain.py
