@@ -29,6 +29,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 VARIANTS = 7  # of each answer, so that values change and compress as real ones do
 DEADLINE_S = 60.0
+RULES_S = 75  # docs/fleet.rules.yml is computed once a minute
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SERVICE = re.compile(r'service="((?:[^"\\]|\\.)*)"')
@@ -218,10 +219,12 @@ def main() -> int:
     parser.add_argument("--hosts", type=int, default=1000)
     parser.add_argument("--services", type=int, default=40, help="on each host")
     parser.add_argument("--interval", type=int, default=15, help="seconds between two scrapes")
-    parser.add_argument("--rounds", type=int, default=4, help="scrapes of each host")
+    parser.add_argument("--rounds", type=int, default=5, help="scrapes of each host")
     parser.add_argument("--prometheus", default=shutil.which("prometheus") or "prometheus")
     parser.add_argument("--exposition", type=Path, help="what a host says, instead of asking ours")
     arguments = parser.parse_args()
+    if arguments.interval * arguments.rounds < RULES_S:
+        parser.error(f"the rules are computed after {RULES_S} s: more rounds")
     if not shutil.which(arguments.prometheus):
         parser.error("needs prometheus (Debian: prometheus)")
     exposition = arguments.exposition.read_text() if arguments.exposition else own_exposition()
