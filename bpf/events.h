@@ -18,7 +18,7 @@
 #endif
 
 enum {
-	MW_EVENTS_ABI = 1,
+	MW_EVENTS_ABI = 2,
 	MW_COMM_BYTES = 16, /* TASK_COMM_LEN: the kernel truncates names to 15 bytes and a NUL */
 	MW_CPUS_SUMMED_MAX = 128,
 };
@@ -32,8 +32,8 @@ struct mw_process_record {
 	int64_t shmem_pages;
 	int64_t swap_pages;
 	uint64_t total_vm_pages;
-	uint32_t pid;	     /* thread group id in the initial pid namespace, what ps calls a PID */
-	uint32_t parent_pid; /* thread group id of the parent; 0 if it has none */
+	uint32_t pid;	     /* thread group id in the reader's pid namespace, what ps calls a PID there */
+	uint32_t parent_pid; /* thread group id of the parent; 0 if it has none there */
 	char comm[16];	     /* MW_COMM_BYTES; any bytes but NUL, chosen by the process itself */
 };
 
@@ -59,19 +59,24 @@ struct mw_lifecycle_event {
 struct mw_watch_config {
 	uint32_t events_abi;  /* MW_EVENTS_ABI of the loader: programs of another one stay silent */
 	uint32_t cpus_summed; /* per-CPU parts of a counter to add up, 0: take the batched total */
+	/* The inode of /proc/self/ns/pid, if it is not the host's: only processes that are in it (or in one
+	 * below it) are told, by their pids there.  0: all, by the host's. */
+	uint32_t pid_namespace;
 };
 
 /* What the programs could not tell us, one slot each in the map `losses` (per CPU, u64). */
 enum mw_loss {
 	MW_LOSS_LIFECYCLE_DROPPED = 0, /* ring buffer full */
 	MW_LOSS_RECORD_UNWRITTEN = 1,  /* the iterator's buffer refused a record */
-	MW_LOSSES = 2,
+	MW_LOSS_VICTIM_UNTRANSLATED =
+	    2, /* an old kernel told an OOM victim by its host pid to a reader who has others */
+	MW_LOSSES = 3,
 };
 
 #ifndef MW_CDEF
 _Static_assert(sizeof(struct mw_process_record) == 80, "mw_process_record: padded, or changed without MW_EVENTS_ABI");
 _Static_assert(sizeof(struct mw_lifecycle_event) == 64, "mw_lifecycle_event: padded, or changed without MW_EVENTS_ABI");
-_Static_assert(sizeof(struct mw_watch_config) == 8, "mw_watch_config: padded, or changed without MW_EVENTS_ABI");
+_Static_assert(sizeof(struct mw_watch_config) == 12, "mw_watch_config: padded, or changed without MW_EVENTS_ABI");
 #endif
 
 #endif

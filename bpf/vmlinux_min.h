@@ -155,6 +155,25 @@ struct signal_struct {
 	atomic_t live;
 };
 
+struct ns_common {
+	unsigned int inum;
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+/* A process's number in each namespace that sees it, the host's first. */
+struct pid {
+	unsigned int level;
+	struct upid numbers[1]; /* level + 1 in the kernel */
+};
+
 struct task_struct {
 	unsigned int flags;
 	int pid;
@@ -162,6 +181,7 @@ struct task_struct {
 	__u64 start_boottime;
 	struct task_struct *group_leader;
 	struct task_struct *real_parent;
+	struct pid *thread_pid; /* Linux 4.19 (2c4704756cab) */
 	struct mm_struct *mm;
 	struct signal_struct *signal;
 	struct css_set *cgroups;

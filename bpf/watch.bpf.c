@@ -21,6 +21,8 @@ enum {
 	MM_SHMEMPAGES = 3,
 	MM_COUNTERS = 4,
 
+	PID_LEVELS_MAX = 32, /* MAX_PID_NS_LEVEL */
+
 	/* 14,563 events of 64 bytes and a header of 8. */
 	LIFECYCLE_BYTES = 1 << 20,
 };
@@ -135,6 +137,31 @@ static __always_inline void read_pages(struct mm_struct *mm, uint32_t cpus, int6
 	}
 }
 
+/* What a process, given by its leader, is called in the pid namespace of whoever
+ * reads; 0 if it is not to be seen there. */
+static __always_inline uint32_t pid_there(struct task_struct *leader, const struct mw_watch_config *watch)
+{
+	struct pid *pid;
+	uint32_t levels;
+
+	if (!watch->pid_namespace)
+		return BPF_CORE_READ(leader, tgid);
+	pid = BPF_CORE_READ(leader, thread_pid);
+	levels = BPF_CORE_READ(pid, level);
+	/* Level 0 is the host's, which the caller is not in. */
+#pragma clang loop unroll(disable)
+	for (uint32_t level = 1; level <= PID_LEVELS_MAX; level++) {
+		struct upid *number =
+		    (void *)pid + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid);
+
+		if (level > levels)
+			break;
+		if (BPF_CORE_READ(number, ns, ns.inum) == watch->pid_namespace)
+			return BPF_CORE_READ(number, nr);
+	}
+	return 0;
+}
+
 /* One record per process.  Threads add nothing, but for one case: when the main
  * thread has ended and others live, the leader has no memory map any more, and
  * theirs is taken; user space keeps the last of several equal records. */
@@ -147,6 +174,7 @@ int process_table(struct bpf_iter__task *ctx)
 	int64_t pages[MM_COUNTERS] = {};
 	struct task_struct *leader;
 	struct mm_struct *mm;
+	uint32_t pid;
 	long error;
 
 	if (!task || !watch)
@@ -157,6 +185,9 @@ int process_table(struct bpf_iter__task *ctx)
 	leader = task->group_leader;
 	if (task->pid != task->tgid && leader->mm)
 		return 0;
+	pid = pid_there(leader, watch);
+	if (!pid)
+		return 0;
 
 	read_pages(mm, watch->cpus_summed, pages);
 	record.start_time_ns = leader->start_boottime;
@@ -166,8 +197,8 @@ int process_table(struct bpf_iter__task *ctx)
 	record.shmem_pages = pages[MM_SHMEMPAGES];
 	record.swap_pages = pages[MM_SWAPENTS];
 	record.total_vm_pages = mm->total_vm;
-	record.pid = task->tgid;
-	record.parent_pid = BPF_CORE_READ(leader, real_parent, tgid);
+	record.pid = pid;
+	record.parent_pid = pid_there(BPF_CORE_READ(leader, real_parent, group_leader), watch);
 	bpf_probe_read_kernel_str(record.comm, sizeof(record.comm), &leader->comm);
 
 	/* A full buffer (EOVERFLOW) is no loss: the kernel takes the half-written
@@ -192,19 +223,22 @@ static __always_inline void tell(struct mw_lifecycle_event *event)
 
 /* cpus: as in mw_watch_config.  Where programs start and end at a high rate,
  * the batched totals must do. */
-static __always_inline void tell_task(struct task_struct *task, uint32_t kind, uint32_t cpus)
+static __always_inline void tell_task(struct task_struct *task, uint32_t kind, const struct mw_watch_config *watch,
+				      uint32_t cpus)
 {
 	struct mw_lifecycle_event event = {.kind = kind};
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 	int64_t pages[MM_COUNTERS] = {};
 
+	event.pid = pid_there(BPF_CORE_READ(task, group_leader), watch);
+	if (!event.pid)
+		return;
 	if (mm)
 		read_pages(mm, cpus, pages);
 	event.start_time_ns = BPF_CORE_READ(task, group_leader, start_boottime);
 	event.cgroup_id = cgroup_id(task);
 	event.anon_pages = pages[MM_ANONPAGES];
 	event.swap_pages = pages[MM_SWAPENTS];
-	event.pid = BPF_CORE_READ(task, tgid);
 	BPF_CORE_READ_STR_INTO(&event.comm, task, group_leader, comm);
 	tell(&event);
 }
@@ -212,8 +246,10 @@ static __always_inline void tell_task(struct task_struct *task, uint32_t kind, u
 SEC("raw_tracepoint/sched_process_exec")
 int process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	if (config())
-		tell_task((struct task_struct *)ctx->args[0], MW_EVENT_EXEC, 0);
+	const struct mw_watch_config *watch = config();
+
+	if (watch)
+		tell_task((struct task_struct *)ctx->args[0], MW_EVENT_EXEC, watch, 0);
 	return 0;
 }
 
@@ -224,16 +260,17 @@ SEC("raw_tracepoint/sched_process_exit")
 int process_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	const struct mw_watch_config *watch = config();
 	bool group_dead;
 
-	if (!config())
+	if (!watch)
 		return 0;
 	if (bpf_core_field_exists(struct trace_event_raw_sched_process_exit, group_dead))
 		group_dead = (bool)ctx->args[1];
 	else
 		group_dead = BPF_CORE_READ(task, signal, live.counter) == 0;
 	if (group_dead)
-		tell_task(task, MW_EVENT_EXIT, 0);
+		tell_task(task, MW_EVENT_EXIT, watch, 0);
 	return 0;
 }
 
@@ -250,10 +287,13 @@ int oom_victim(struct bpf_raw_tracepoint_args *ctx)
 	if (!watch)
 		return 0;
 	if (victim >> 32) {
-		tell_task((struct task_struct *)victim, MW_EVENT_OOM_VICTIM, watch->cpus_summed);
-	} else {
+		tell_task((struct task_struct *)victim, MW_EVENT_OOM_VICTIM, watch, watch->cpus_summed);
+	} else if (!watch->pid_namespace) {
 		event.pid = (uint32_t)victim;
 		tell(&event);
+	} else {
+		/* A pid of the host's, which means nothing to the reader: that somebody died cannot be told. */
+		count_loss(MW_LOSS_VICTIM_UNTRANSLATED);
 	}
 	return 0;
 }

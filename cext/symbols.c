@@ -127,11 +127,12 @@ typedef int (*visit_fn)(void *context, const char *name, size_t name_bytes, cons
 /* A name inside its table, with its NUL; NULL if it runs past the end. */
 static const char *name_at(const Elf_Data *names, uint64_t at, size_t *bytes)
 {
-	const char *name = (const char *)names->d_buf + at;
+	const char *name;
 	size_t room, length;
 
 	if (!names->d_buf || at >= names->d_size)
 		return NULL;
+	name = (const char *)names->d_buf + at;
 	room = names->d_size - at;
 	if (room > NAME_BYTES_MAX)
 		room = NAME_BYTES_MAX;

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+_NUMBER_BITS = 36  # six bytes: CPython writes 32-bit numbers
+
 
 def line_at(minor: int, table: bytes, first_line: int, offset: int) -> int | None:
     """Return the line of the instruction at a byte offset; None if it belongs to none."""
@@ -69,12 +71,17 @@ def _spans_311(table: bytes, line: int) -> Iterator[tuple[int, int | None]]:
 
 
 def _number(table: bytes, position: int) -> tuple[int, int]:
-    """Read a number of six bits a byte, the lowest first; return it and where it ends."""
+    """Read a number of six bits a byte, the lowest first; return it and where it ends.
+
+    What is longer than any of CPython's is read to its end and loses its upper bits: a number as
+    long as a hostile table would take time by the square of its length.
+    """
     number = shift = 0
     while position < len(table):
         byte = table[position]
         position += 1
-        number |= (byte & 63) << shift
+        if shift < _NUMBER_BITS:
+            number |= (byte & 63) << shift
         shift += 6
         if not byte & 64:
             break

@@ -164,8 +164,8 @@ def pid_namespace_fact(host: Host) -> Fact:
         return Fact(name, State.DEGRADED, "cannot be read", "run mwtrace with sudo")
     if namespace == _INITIAL_PID_NAMESPACE:
         return Fact(name, State.OK, "the host's own")
-    detail = "not the host's: the kernel tells host pids, which mean nothing in our /proc"
-    remedy = "docker run --pid=host, or hostPID: true in the pod"
+    detail = "not the host's: its own processes are watched by BPF, and none can be traced"
+    remedy = "to see the whole host: docker run --pid=host, or hostPID: true in the pod"
     return Fact(name, State.DEGRADED, detail, remedy)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mwtrace.capi import check, ffi, lib
 from mwtrace.errors import EngineError
 from mwtrace.probes.engine import Engine, Loaded
-from mwtrace.probes.namespace import is_initial_pid_namespace
+from mwtrace.probes.namespace import pid_namespace
 from mwtrace.probes.ring import Ring
 
 if TYPE_CHECKING:
@@ -57,17 +57,13 @@ class Watch:
     """
 
     def __init__(self, engine: Engine, aggregator: CData) -> None:
-        if not is_initial_pid_namespace():
-            raise EngineError(
-                "cannot watch by BPF: it reports the host's pids, and /proc here shows others",
-                "Run mwtrace in the host's pid namespace (for containers: --pid=host).",
-            )
+        namespace = pid_namespace()
         self.missing: list[str] = []
         with contextlib.ExitStack() as undo:
             self._loaded = engine.load(UNIT)
             undo.callback(self._loaded.close)
             _check_unit(self._loaded)
-            _configure(self._loaded.maps[CONFIG])
+            _configure(self._loaded.maps[CONFIG], namespace)
             link = lib.mw_link_iterator(self._loaded.programs[TABLE])
             self.iterator_fd = check(link, "make the process table", EngineError)
             undo.callback(os.close, self.iterator_fd)
@@ -119,11 +115,12 @@ def _check_unit(loaded: Loaded) -> None:
             )
 
 
-def _configure(map_fd: int) -> None:
+def _configure(map_fd: int, namespace: int) -> None:
     """Let the programs speak."""
     cpus = check(lib.mw_bpf_possible_cpus(), "count the CPUs", EngineError)
     config = ffi.new("struct mw_watch_config *")
     config.events_abi = lib.MW_EVENTS_ABI
     config.cpus_summed = cpus if cpus <= lib.MW_CPUS_SUMMED_MAX else 0
+    config.pid_namespace = namespace
     rc = lib.mw_bpf_map_write(map_fd, ffi.new("uint32_t *", 0), config)
     check(rc, "configure the watch", EngineError)

@@ -84,6 +84,10 @@ LOSSES: Mapping[str, Loss] = {
         "lifecycle events dropped",
         "the kernel's ring buffer was full: an exec or OOM kill may have gone unnoticed",
     ),
+    "victim_untranslated": Loss(
+        "OOM victims without a name",
+        "this kernel tells them by host pids, which mean nothing in our pid namespace",
+    ),
     "records_refused_total": Loss(
         "process records refused",
         "they were not what the BPF programs should send: please report this as a bug",

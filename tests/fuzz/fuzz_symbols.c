@@ -1,10 +1,5 @@
-/* Feeds whatever libFuzzer makes to the ELF symbol reader and the jump search:
- *
- *   clang -g -O1 -fsanitize=fuzzer,address,undefined -Icext tests/fuzz/fuzz_symbols.c \
- *     cext/symbols.c cext/branches.c -lelf -o /tmp/fuzz_symbols
- *   /tmp/fuzz_symbols -max_total_time=60 -rss_limit_mb=1024 CORPUS
- *
- * A corpus of a few small real libraries is worth more than hours without. */
+/* Feeds ELF files to the symbol reader and to the search for jumps.  A corpus of a few small real
+ * libraries is worth more than hours without: see seeds.py. */
 
 #include "branches.h"
 #include "symbols.h"

@@ -86,3 +86,11 @@ def test_junk_is_answered_and_never_a_crash(minor):
         table = generator.randbytes(generator.randrange(60))
         line = line_at(minor, table, 1, generator.randrange(-10, 200))
         assert line is None or isinstance(line, int)
+
+
+def test_a_number_longer_than_any_of_cpythons_loses_its_upper_bits():
+    # As long as the table: adding it up whole would take time by the square of that.
+    endless = bytes([13 << 3 | 0x80]) + b"\x7f" * 5000
+    line = line_at(11, endless, 1, 0)
+    assert line is not None
+    assert abs(line) < 1 << 36
