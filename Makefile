@@ -45,7 +45,10 @@ test: build ## unit tests: no root, no BPF
 # Other processes' memory is read while it changes and by conservative rules: now and then one reading
 # is wrong. One that is wrong twice is a failure.
 test-kernel: build ## tests that load BPF; fails where they cannot run (root)
-	MWTRACE_KERNEL_TESTS=1 $(BIN)/pytest -m 'kernel and not slow' --reruns 1
+	@mkdir -p build
+	MWTRACE_KERNEL_TESTS=1 $(BIN)/pytest -m 'kernel and story' --reruns 1 >build/stories.txt 2>&1 & stories=$$!; \
+	MWTRACE_KERNEL_TESTS=1 $(BIN)/pytest -m 'kernel and not slow and not story' --reruns 1; code=$$?; \
+	wait $$stories || code=1; cat build/stories.txt; exit $$code
 
 test-slow: build ## everything that takes more than ten seconds (root)
 	MWTRACE_KERNEL_TESTS=1 $(BIN)/pytest -m slow

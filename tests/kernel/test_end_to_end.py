@@ -83,6 +83,7 @@ def forbid_more_descriptors(pid: int, spare: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
 
 
+@pytest.mark.story
 def test_leaking_processes_are_named_in_time_and_healthy_ones_never(watch, start, compile_target):
     began_s = time.monotonic()
     leaking = {demo(start, shape).pid: RATE for shape in LEAKS}

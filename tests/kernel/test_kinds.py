@@ -91,6 +91,7 @@ def told_of(targets: dict[str, Target]) -> tuple[list[dict[str, Any]], str]:
             watch.communicate()
 
 
+@pytest.mark.story
 def test_six_ways_to_grow_are_six_kinds_each_with_a_next_step(tmp_path):
     compile_extension(tmp_path)
     with running(tmp_path) as targets:

@@ -65,6 +65,7 @@ def sleeper(undo: contextlib.ExitStack) -> Target:
     return start(undo, sys.executable, "-c", "print('ready', flush=True); input()")
 
 
+@pytest.mark.story
 def test_a_leak_is_seen_by_both_ways_and_every_expression_of_ours_has_an_answer(
     undo, watch, directory, tmp_path
 ):

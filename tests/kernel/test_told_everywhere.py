@@ -65,6 +65,7 @@ def start_orders(undo: ExitStack, program: Path, state: str) -> Target:
     return target
 
 
+@pytest.mark.story
 def test_a_leak_is_told_to_all_from_its_beginning_to_its_end(
     tmp_path: Path, undo: ExitStack, receive: Callable[[], Peer]
 ) -> None:
