@@ -45,7 +45,10 @@ def main() -> None:
     parser.add_argument("--report", type=Path)
     parser.add_argument("--tick-s", type=float, default=3600.0)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it (nohup)
+    # Whoever runs the tests may ignore them: nohup does, and a shell for what it runs behind it.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if arguments.take_terminal:
         fcntl.ioctl(1, termios.TIOCSCTTY, 0)
     with Screen(sys.stdout, PLAIN) as screen:
