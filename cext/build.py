@@ -15,7 +15,7 @@ from cffi import FFI
 ROOT = Path(__file__).resolve().parent.parent
 # Relative paths: setuptools refuses absolute ones, and debug information stays reproducible.
 INCLUDE_DIRS = ["bpf", "cext"]
-HEADERS = ["events.h", "fit.h", "series.h", "records.h", "aggregator.h"]
+HEADERS = ["events.h", "fit.h", "series.h", "records.h", "aggregator.h", "archive.h"]
 HEADERS += ["engine.h", "engine_bcc.h", "offsets.h", "links.h", "ring.h"]
 HEADERS += ["trace_events.h", "remote.h", "symbols.h", "branches.h"]
 HEADERS += ["links_tracepoint.h", "links_uprobe.h", "links_perf.h"]
