@@ -438,6 +438,8 @@ uint32_t mw_aggregator_members(struct mw_aggregator *aggregator, uint32_t servic
 uint32_t mw_aggregator_services(const struct mw_aggregator *aggregator, struct mw_service_sums *sums, uint32_t count)
 {
 	return mw_rows_services(aggregator->rows, sums, count);
+}
+
 static struct mw_archive_parts parts_of(const struct mw_aggregator *aggregator)
 {
 	return (struct mw_archive_parts){

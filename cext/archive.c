@@ -227,13 +227,13 @@ void mw_archive_unsave(const struct mw_archive_parts *parts, uint32_t tick)
 	struct mw_process *process = NULL;
 
 	while ((process = mw_processes_next(parts->processes, process))) {
-		if (process->subject.saved_tick == tick)
+		if (!tick || process->subject.saved_tick == tick)
 			process->subject.saved_tick = 0;
 	}
 	for (uint32_t id = 1; id < mw_services_end(parts->services); id++) {
 		struct mw_service *service = mw_services_get(parts->services, id);
 
-		if (service->subject.saved_tick == tick)
+		if (!tick || service->subject.saved_tick == tick)
 			service->subject.saved_tick = 0;
 	}
 }

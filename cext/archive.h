@@ -47,7 +47,8 @@ uint64_t mw_aggregator_saved_bytes_max(const struct mw_aggregator *aggregator);
  * tick, or -ENOSPC if buffer is smaller than the above. */
 int64_t mw_aggregator_save(struct mw_aggregator *aggregator, void *buffer, uint64_t size_bytes);
 
-/* The save of that tick was lost: its histories are saved with the next one. */
+/* The save of that tick was lost, or with 0 all of them: those histories are saved
+ * again with the next ones. */
 void mw_aggregator_unsave(struct mw_aggregator *aggregator, uint32_t tick);
 
 /* Take one saved tick, oldest first, before the first tick is made.  Subjects

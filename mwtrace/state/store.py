@@ -63,7 +63,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, str], lasting: Sequence[str] = ()) -> None:
-        self.was_corrupt = False
+        self.damaged_total = 0  # files set aside
         self._folder = folder
         self._facts = {**facts, "format": str(_FORMAT)}
         self._lasting = tuple(lasting)
@@ -166,7 +166,7 @@ class Store:
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
         """Begin a new file. The damaged one stays for whoever wants to know why."""
-        self.was_corrupt = True
+        self.damaged_total += 1
         with contextlib.suppress(sqlite3.DatabaseError):
             self._database.close()
         path, aside = self._folder / FILE, self._folder / CORRUPT

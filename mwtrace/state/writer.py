@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from mwtrace.errors import HostError
 from mwtrace.state.store import Batch, Store
@@ -18,6 +18,13 @@ log = logging.getLogger(__name__)
 _CLOSING_S = 1.0
 
 
+class Failed(NamedTuple):
+    """A batch that was not written."""
+
+    tick: int
+    is_file_new: bool  # and what was written before is lost, too
+
+
 class Writer:
     """Owns a store from construction to ``close()``."""
 
@@ -25,7 +32,7 @@ class Writer:
         self._store = store
         self._condition = threading.Condition()
         self._batch: Optional[Batch] = None
-        self._failed: Optional[Batch] = None
+        self._failed: Optional[Failed] = None
         self._is_closing = False
         self._has_told = False
         self._thread = threading.Thread(target=self._work, name="mwtrace state", daemon=True)
@@ -49,8 +56,8 @@ class Writer:
             self._batch = batch
             self._condition.notify_all()
 
-    def take_failed(self) -> Optional[Batch]:
-        """Return the batch that could not be written, once."""
+    def take_failed(self) -> Optional[Failed]:
+        """Return what could not be written, once."""
         with self._condition:
             failed, self._failed = self._failed, None
             return failed
@@ -78,9 +85,11 @@ class Writer:
                 batch = self._batch
             if batch is None:
                 return
+            files = self._store.damaged_total
             is_written = self._write(batch)
+            is_file_new = self._store.damaged_total != files
             with self._condition:
-                self._failed = None if is_written else batch
+                self._failed = None if is_written else Failed(batch.tick, is_file_new)
                 self._batch = None
                 self._condition.notify_all()
 
