@@ -30,6 +30,7 @@ other-glibcs: ## unpack C libraries of other releases, for tests (no root; 22 MB
 build: venv ## compile the extension and the BPF objects into the source tree
 	$(BIN)/python setup.py --quiet build_ext --inplace
 	$(BIN)/python setup.py --quiet build_bpf --inplace
+	$(BIN)/python setup.py --quiet build_units --inplace
 
 check: venv ## format, lint, types, and warnings as errors with gcc and clang
 	$(BIN)/ruff format --check .
@@ -103,5 +104,5 @@ bench-trace: build ## what tracing costs and how right it is, beside bcc's memle
 	$(BIN)/python tests/bench/trace.py --memray build/memray/bin/python
 
 clean: ## remove everything that was built, and .venv
-	rm -rf build dist *.egg-info $(VENV) mwtrace/_bpf mwtrace/_cext*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info $(VENV) mwtrace/_bpf mwtrace/_systemd mwtrace/_cext*.so .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

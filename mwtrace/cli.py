@@ -19,7 +19,7 @@ from mwtrace import __version__
 from mwtrace.alert_options import alert_options, check, settings_of
 from mwtrace.demo import SHAPES, run
 from mwtrace.errors import ConfigError, MwtraceError
-from mwtrace.serving import DEFAULT_PATH, changed, check_config, config_of, read_config
+from mwtrace.serving import changed, check_config_command, config_of, read_config, service
 from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -522,6 +522,10 @@ def assets_show(name: str, runbook_base: str) -> None:
     from mwtrace.assets import read
 
     click.echo(read(name, runbook_base), nl=False)
+
+
+cli.add_command(check_config_command)
+cli.add_command(service)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:

@@ -51,6 +51,7 @@ FLOOR = {
     "state": 4,
     "supervised": 8,
     "serving": 10,
+    "units": 9,
     "keeping": 8,  # knows the daemon's parts, as its tellers do
 }
 # Rooms that may know less than their floor allows.
