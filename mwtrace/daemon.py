@@ -203,7 +203,7 @@ class Daemon:
         boot_offset_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
         self.escalation.collect(time_s)
         changes = self.verdicts.update(table, boot_offset_s)
-        if self.settings.escalates:
+        if self.settings.escalates and not self.restraint:
             suspects = [suspect for suspect in self.verdicts.suspects() if self._may_look(suspect)]
             self.escalation.follow(suspects, time_s)
             if self.source.has_bpf:

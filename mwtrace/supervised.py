@@ -84,7 +84,8 @@ class Supervised:
         ]
         processes = self._daemon.counters.get("process_count", 0)
         words = [f"{processes} processes", f"{len(standings)} services", *alarms]
-        return "watching " + ", ".join(words) + self._daemon.restraint
+        restraint = f"; {self._daemon.restraint}" if self._daemon.restraint else ""
+        return "watching " + ", ".join(words) + restraint
 
     def _do_reload(self) -> None:
         if self._reload is None:

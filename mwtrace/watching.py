@@ -35,7 +35,9 @@ from mwtrace.errors import ConfigError, ProcessGone, ProcessUnreadable
 from mwtrace.host.notify import Notify
 from mwtrace.host.procfs import Host
 from mwtrace.model import SubjectId, VerdictChange
+from mwtrace.probes.attach import give_back_privileges
 from mwtrace.probes.engines import choose
+from mwtrace.ration import Ration, own_room_bytes, rationed
 from mwtrace.supervised import Reloaded, Supervised
 from mwtrace.tell.lines import json_line, summary
 from mwtrace.tell.table import render
@@ -84,8 +86,13 @@ def watch(
         settings = replace(settings, limits=limits)
     is_wanted = Choice(services)
     style = detect_style(sys.stdout, os.environ)
+    room_bytes = own_room_bytes(host)
+    settings = rationed(settings, room_bytes)
     with ExitStack() as undo:
-        daemon = Daemon(settings, choose(settings.engine, host), host)
+        engine = choose(settings.engine, host)
+        if not engine.lacked:
+            give_back_privileges()
+        daemon = Daemon(settings, engine, host)
         undo.callback(daemon.close)
         notify = Notify()
         undo.callback(notify.close)
@@ -96,7 +103,7 @@ def watch(
             is_reload = number == signal.SIGHUP and serve.reload is not None
             react = supervised.ask if is_reload else _stopper(daemon, notify)
             undo.callback(signal.signal, number, signal.signal(number, _handler(react)))
-        tellers: list[Teller] = [supervised]
+        tellers: list[Teller] = [Ration(daemon, host, room_bytes), supervised]
         opened = None
         if outlets is not None:
             from mwtrace.outlets import open_outlets  # heavy, and only for those who ask for it

@@ -153,7 +153,9 @@ class Booted:
     ) -> None:
         deadline = time.monotonic() + within_s
         while not is_so():
-            assert time.monotonic() < deadline, f"no {what} in {within_s} s: {self._log.read_text()}"
+            assert time.monotonic() < deadline, (
+                f"no {what} in {within_s} s: {self._log.read_text()}"
+            )
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
@@ -172,7 +174,9 @@ class Booted:
 
     def _inner_pid(self) -> int:
         children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
-        self.wait_for(lambda: self._unshare.poll() is not None or _comm(children) == "systemd", "init")
+        self.wait_for(
+            lambda: self._unshare.poll() is not None or _comm(children) == "systemd", "init"
+        )
         assert self._unshare.poll() is None, self._log.read_text()
         return int(children.read_text().split()[0])
 

@@ -139,6 +139,11 @@ LOSSES: Mapping[str, Loss] = {
         "their memory could not be read, or not in time: of those no kind is told",
         weakens_verdicts=False,
     ),
+    "ticks_restrained_total": Loss(
+        "ticks short of memory",
+        "our own memory limit was near: suspects were judged, but not read; raise MemoryMax",
+        weakens_verdicts=False,
+    ),
     "state_writes_failed_total": Loss(
         "states unsaved",
         "the state folder took no writes then: what a restart would lose is older than a tick",

@@ -50,6 +50,7 @@ FLOOR = {
     "rules": 2,  # what is asked for one service; thresholds are the judge's
     "state": 4,
     "supervised": 8,
+    "ration": 8,
     "serving": 10,
     "units": 9,
     "keeping": 8,  # knows the daemon's parts, as its tellers do
