@@ -111,13 +111,15 @@ class Booted:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=within_s
         )
-        assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        if check and done.returncode != 0:
+            why = "" if words[0] == "journalctl" else self.run("journalctl", "-n", 20, check=False)
+            raise AssertionError(f"{words}: {done.stdout}{done.stderr}{why}")
         return done.stdout + done.stderr
 
     def mwtrace(self, *words: object, check: bool = True) -> str:
         """Run the mwtrace of this tree inside."""
         environment = ["env", "PYTHONPATH=/opt/mwtrace:/opt/site-packages"]
-        return self.run(*environment, _python(), "-m", "mwtrace", *words, check=check)
+        return self.run(*environment, python(), "-m", "mwtrace", *words, check=check)
 
     def show(self, unit: str, name: str) -> str:
         return self.run("systemctl", "show", unit, "--property", name, "--value").strip()
@@ -203,7 +205,7 @@ class Booted:
         )
 
 
-def _python() -> str:
+def python() -> str:
     return os.path.realpath(sys.executable)
 
 

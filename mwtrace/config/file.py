@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from mwtrace.config.options import WATCH, read_options, unknown_tables
+from mwtrace.config.options import WATCH, plain_commands, read_options, unknown_tables
 from mwtrace.config.reading import ConfigFaults, read
 from mwtrace.config.services import SERVICE, Parse, read_services
 from mwtrace.rules import Rules
@@ -29,7 +29,7 @@ def load(
     file = read(path)
     options = read_options(file, group, ctx)
     rules, faults = read_services(file, parse_size, parse_duration)
-    known = {WATCH: None, SERVICE: None, **dict.fromkeys(group.commands)}
+    known = {WATCH: None, SERVICE: None, **plain_commands(group)}
     faults = [*options.faults, *faults, *unknown_tables(file, known)]
     if faults:
         raise ConfigFaults(path, faults)

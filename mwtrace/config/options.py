@@ -31,7 +31,7 @@ class Read(NamedTuple):
 def read_options(file: File, group: click.Group, ctx: click.Context) -> Read:
     """Check every table that is a command's, each value by its option."""
     read = Read({}, [])
-    tables = {WATCH: group, **group.commands}
+    tables = {WATCH: group, **plain_commands(group)}
     for name, command in tables.items():
         table = file.values.get(name)
         if table is None or name not in file.values:
@@ -45,6 +45,12 @@ def read_options(file: File, group: click.Group, ctx: click.Context) -> Read:
         else:
             read.defaults[name] = defaults
     return read
+
+
+def plain_commands(group: click.Group) -> dict[str, click.Command]:
+    """Commands that have options; `mwtrace service ...` has none that a file could say."""
+    commands = group.commands.items()
+    return {name: command for name, command in commands if not isinstance(command, click.Group)}
 
 
 def unknown_tables(file: File, known: Mapping[str, object]) -> Iterator[Fault]:
