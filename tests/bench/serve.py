@@ -40,7 +40,7 @@ def bench_start(times: int) -> None:
         heard.bind(f"{folder}/notify")
         heard.settimeout(30)
         words = ["--all", "--watch-only", "--json", "--state-dir", f"{folder}/state"]
-        # As installed: with byte code beside the modules, made by a first start that does not count.
+        # As installed: with byte code, made by a first start that does not count.
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         subprocess.run([*MWTRACE, "--version"], env=environment, stdout=subprocess.DEVNULL)
         for _ in range(times):
