@@ -46,7 +46,7 @@ FLOOR = {
     "tracing": 5,  # reports as profiles, so it is above tell
     "lookup": 9,
     "looking": 10,
-    "config": 2,
+    "config": 3,
     "rules": 2,  # what is asked for one service; thresholds are the judge's
     "state": 4,
     "supervised": 8,
