@@ -154,7 +154,7 @@ def test_damage_of_any_byte_is_survived():
         twin.save()
     dice = random.Random(5)
     taken = 0
-    for _ in range(300):
+    for _ in range(60):
         second = Aggregator(LIMITS)
         for saved in twin.saved:
             body = bytearray(saved.body)
@@ -167,7 +167,7 @@ def test_damage_of_any_byte_is_survived():
         for process, pages in twin.pages.items():
             records.append(*process, 1, pages, 0, 0, 0, 0, 1, b"program")
         second.tick(twin.time_s + 5, lib.MW_NO_ITERATOR, records)
-    assert taken > 1000
+    assert taken > 200
 
 
 @pytest.mark.parametrize(
