@@ -28,11 +28,13 @@ MemoryMax=1G
 CONFIG = """[watch]
 interval = "500ms"
 verbose = true
+textfile-dir = "/var/lib/prometheus/node-exporter"
 
 [service."*"]
 warm-up = "5s"
 learning = "5s"
 """
+TEXTFILE = "/var/lib/prometheus/node-exporter/mwtrace.prom"
 KILLS = 5
 RELOADS = 10
 
@@ -47,6 +49,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
     system = Booted(tmp_path_factory.mktemp("booted"))
     try:
         system.mwtrace("service", "install")
+        system.run("mkdir", "-p", TEXTFILE.rpartition("/")[0])
         system.write("/etc/mwtrace/mwtrace.toml", CONFIG)
         orders = ORDERS.format(python=booted.python())
         system.write("/etc/systemd/system/orders.service", orders)
@@ -114,6 +117,11 @@ def restarted(system: Booted, times: int) -> None:
 def test_a_unit_that_grows_is_named_in_the_journal_and_in_the_status(growing: Booted) -> None:
     growing.wait_for(lambda: says(growing, "[0-9] (growing|leaking)"), "status")
     assert "active (running)" in growing.mwtrace("service", "status")
+    # node-exporter is another user: the unit's UMask must not hide the file from it.
+    assert growing.run("stat", "-c", "%a", TEXTFILE).strip() == "644"
+    growing.wait_for(
+        lambda: re.search(r'mwtrace_verdict{service="orders.service"} [34]', growing.read(TEXTFILE)), "metrics"
+    )
 
 
 def test_reloads_take_up_settings_and_forget_nothing(growing: Booted) -> None:
@@ -127,7 +135,7 @@ def test_reloads_take_up_settings_and_forget_nothing(growing: Booted) -> None:
     def faults() -> list[str]:
         return re.findall(r"mwtrace.toml:(\d+): ", growing.journal("mwtrace"))
 
-    growing.wait_for(lambda: faults() == ["8", "9"], "faults in the journal")
+    growing.wait_for(lambda: faults() == ["9", "10"], "faults in the journal")
     growing.write("/etc/mwtrace/mwtrace.toml", CONFIG)
     assert growing.main_pid("mwtrace") == before
     # Growth that was known is not learned again.
@@ -208,6 +216,7 @@ def test_a_timer_with_one_look_at_a_time_judges_too(system: Booted) -> None:
         system.run("systemctl", "start", "mwtrace-textfile.service")
         assert system.show("mwtrace-textfile.service", "Result") == "success"
         assert system.run("ls", "/var/lib/mwtrace-textfile/mwtrace.db")
+        assert "mwtrace_ticks_total" in system.read(TEXTFILE)
     finally:
         system.mwtrace("service", "uninstall")
     assert "not installed" in system.mwtrace("service", "status")
