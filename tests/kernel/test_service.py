@@ -120,7 +120,10 @@ def test_a_unit_that_grows_is_named_in_the_journal_and_in_the_status(growing: Bo
     # node-exporter is another user: the unit's UMask must not hide the file from it.
     assert growing.run("stat", "-c", "%a", TEXTFILE).strip() == "644"
     growing.wait_for(
-        lambda: re.search(r'mwtrace_verdict{service="orders.service"} [34]', growing.read(TEXTFILE)), "metrics"
+        lambda: re.search(
+            r'mwtrace_verdict{service="orders.service"} [34]', growing.read(TEXTFILE)
+        ),
+        "metrics",
     )
 
 
