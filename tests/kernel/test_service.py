@@ -18,7 +18,7 @@ import booted
 import pytest
 from booted import Booted
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.story]
 
 ORDERS = """[Service]
 Environment=PYTHONPATH=/opt/mwtrace:/opt/site-packages
