@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c tests/fuzz/*.[ch])
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb fuzz bench-fleet clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb fuzz bench-fleet bench-serve soak clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,6 +30,7 @@ other-glibcs: ## unpack C libraries of other releases, for tests (no root; 22 MB
 build: venv ## compile the extension and the BPF objects into the source tree
 	$(BIN)/python setup.py --quiet build_ext --inplace
 	$(BIN)/python setup.py --quiet build_bpf --inplace
+	$(BIN)/python setup.py --quiet build_units --inplace
 
 check: venv ## format, lint, types, and warnings as errors with gcc and clang
 	$(BIN)/ruff format --check .
@@ -102,6 +103,14 @@ bench-trace: build ## what tracing costs and how right it is, beside bcc's memle
 	build/memray/bin/pip install --quiet memray
 	$(BIN)/python tests/bench/trace.py --memray build/memray/bin/python
 
+bench-serve: build ## starts, saves, kills and reloads, beside their bars (root)
+	$(BIN)/python tests/bench/serve.py
+
+SOAK_S ?= 7200
+
+soak: build ## two hours over processes that come and go; SOAK_S=180 for less (root)
+	$(BIN)/python tests/bench/soak.py --seconds $(SOAK_S)
+
 clean: ## remove everything that was built, and .venv
-	rm -rf build dist *.egg-info $(VENV) mwtrace/_bpf mwtrace/_cext*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info $(VENV) mwtrace/_bpf mwtrace/_systemd mwtrace/_cext*.so .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,8 @@ PYTHON=/usr/bin/python3     # the distribution's, whatever else is first in PATH
 SOURCE=$(cd "$(dirname "$0")" && pwd)
 PACKAGES="clang llvm gcc libc6-dev libbpf-dev libelf-dev python3 python3-dev python3-venv"
 BCC_PACKAGES="python3-bpfcc"
-DEV_PACKAGES="make clang-format g++ valgrind bpfcc-tools"
+# systemd: one is booted in tests. It need not be what runs here.
+DEV_PACKAGES="make clang-format g++ valgrind bpfcc-tools systemd util-linux procps"
 # What our metrics and alerts are read back by. Their services are none of ours to run.
 SERVER_PACKAGES="prometheus prometheus-node-exporter prometheus-alertmanager"
 # What tests trace programs with; by these names in Debian 12.
@@ -152,6 +153,10 @@ install_mwtrace() {
 	(cd / && "$PREFIX/bin/python" -c 'import mwtrace.capi')
 	mkdir -p "$(dirname "$LINK")"
 	ln -sfn "$PREFIX/bin/mwtrace" "$LINK"
+	if [ -d /run/systemd/system ]; then
+		"$LINK" service install
+		say "it is a service, too: systemctl enable --now mwtrace"
+	fi
 	say "done: $LINK is mwtrace"
 }
 
@@ -176,6 +181,8 @@ prepare_development() {
 
 uninstall() {
 	if [ "$(readlink "$LINK" 2>/dev/null)" = "$PREFIX/bin/mwtrace" ]; then
+		# Not a reason to stay: the program may be broken, which is why it goes.
+		[ ! -d /run/systemd/system ] || "$LINK" service uninstall || say "its units, if any, stay"
 		say "removing $LINK"
 		rm -f "$LINK"
 	fi

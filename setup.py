@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the cffi module, and BPF objects compiled by clang."""
+"""What pyproject.toml cannot say: the cffi module, BPF objects compiled by clang, systemd's units."""
 
 import os
 import shutil
@@ -79,12 +79,48 @@ class build_bpf(Command):
                 subprocess.run([strip, "-g", str(target)], check=True)
 
 
+class build_units(Command):
+    """Copy systemd/* into the package: a wheel cannot put files where systemd looks for them, so
+    ``mwtrace service install`` does."""
+
+    description = "copy the units of systemd"
+    user_options = [("inplace", "i", "put them into the source tree")]
+    boolean_options = ["inplace"]
+    editable_mode = False  # set by setuptools
+
+    def initialize_options(self):
+        self.build_lib = None
+        self.inplace = False
+
+    def finalize_options(self):
+        self.set_undefined_options("build_py", ("build_lib", "build_lib"))
+
+    def _copies(self):
+        root = Path() if self.inplace or self.editable_mode else Path(self.build_lib)
+        folder = root / "mwtrace" / "_systemd"
+        return {Path(name): folder / Path(name).name for name in self.get_source_files()}
+
+    def get_outputs(self):
+        return [str(path) for path in self._copies().values()]
+
+    def get_output_mapping(self):
+        return {}
+
+    def get_source_files(self):
+        return sorted(str(path) for path in Path("systemd").glob("mwtrace*"))
+
+    def run(self):
+        for source, copy in self._copies().items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+
+
 class build_all(build):
     # After build_py, which copies whatever an editable installation left under mwtrace/_bpf/.
-    sub_commands = [*build.sub_commands, ("build_bpf", None)]
+    sub_commands = [*build.sub_commands, ("build_bpf", None), ("build_units", None)]
 
 
 setup(
     cffi_modules=["cext/build.py:ffibuilder"],
-    cmdclass={"build": build_all, "build_bpf": build_bpf},
+    cmdclass={"build": build_all, "build_bpf": build_bpf, "build_units": build_units},
 )

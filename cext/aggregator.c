@@ -12,6 +12,7 @@
 #include <bpf/bpf.h>
 
 #include "aggregator.h"
+#include "archive_parts.h"
 #include "processes.h"
 #include "records.h"
 #include "rows.h"
@@ -397,6 +398,12 @@ int mw_aggregator_name(struct mw_aggregator *aggregator, uint32_t pid, uint64_t 
 		return -EINVAL;
 	if (!process)
 		return -ESRCH;
+	if (process->flags & MW_PROCESS_RESTORED) {
+		process->flags &= ~(uint32_t)MW_PROCESS_RESTORED;
+		/* Nobody watched when it became another program. */
+		if (process->service_id && process->service_id != service_id)
+			mw_subject_clear(&process->subject);
+	}
 	error = mw_services_join(aggregator->services, service_id, process);
 	if (error == -ENOSPC) {
 		mw_services_leave(aggregator->services, process);
@@ -431,4 +438,49 @@ uint32_t mw_aggregator_members(struct mw_aggregator *aggregator, uint32_t servic
 uint32_t mw_aggregator_services(const struct mw_aggregator *aggregator, struct mw_service_sums *sums, uint32_t count)
 {
 	return mw_rows_services(aggregator->rows, sums, count);
+}
+
+static struct mw_archive_parts parts_of(const struct mw_aggregator *aggregator)
+{
+	return (struct mw_archive_parts){
+	    .clock = aggregator->clock,
+	    .processes = aggregator->processes,
+	    .services = aggregator->services,
+	    .time_ns = aggregator->table.time_ns,
+	    .tick = aggregator->tick,
+	};
+}
+
+uint64_t mw_aggregator_saved_bytes_max(const struct mw_aggregator *aggregator)
+{
+	struct mw_archive_parts parts = parts_of(aggregator);
+
+	return mw_archive_bytes_max(&parts);
+}
+
+int64_t mw_aggregator_save(struct mw_aggregator *aggregator, void *buffer, uint64_t size_bytes)
+{
+	struct mw_archive_parts parts = parts_of(aggregator);
+
+	return mw_archive_save(&parts, buffer, size_bytes);
+}
+
+void mw_aggregator_unsave(struct mw_aggregator *aggregator, uint32_t tick)
+{
+	struct mw_archive_parts parts = parts_of(aggregator);
+
+	mw_archive_unsave(&parts, tick);
+}
+
+int mw_aggregator_restore(struct mw_aggregator *aggregator, const void *data, uint64_t size_bytes, uint64_t now_ns)
+{
+	struct mw_archive_parts parts = parts_of(aggregator);
+	int error;
+
+	if (aggregator->counters.ticks_total)
+		return -EBUSY;
+	error = mw_archive_restore(&parts, data, size_bytes, now_ns);
+	aggregator->tick = parts.tick;
+	aggregator->table.time_ns = parts.time_ns;
+	return error;
 }

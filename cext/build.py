@@ -15,13 +15,21 @@ from cffi import FFI
 ROOT = Path(__file__).resolve().parent.parent
 # Relative paths: setuptools refuses absolute ones, and debug information stays reproducible.
 INCLUDE_DIRS = ["bpf", "cext"]
-HEADERS = ["events.h", "fit.h", "series.h", "records.h", "aggregator.h"]
+HEADERS = ["events.h", "fit.h", "series.h", "records.h", "aggregator.h", "archive.h"]
 HEADERS += ["engine.h", "engine_bcc.h", "offsets.h", "links.h", "ring.h"]
 HEADERS += ["trace_events.h", "remote.h", "symbols.h", "branches.h"]
 HEADERS += ["links_tracepoint.h", "links_uprobe.h", "links_perf.h"]
 HEADERS += ["calibrate.h", "governor.h", "release.h", "sharing.h"]
 HEADERS += ["live.h", "ranges.h", "stacks.h", "ticks.h", "sites.h", "tracer.h", "audit.h"]
-HEADERS += ["regions.h", "pyobject.h", "census.h", "holders.h", "arenas.h", "threads.h"]
+HEADERS += [
+    "privilege.h",
+    "regions.h",
+    "pyobject.h",
+    "census.h",
+    "holders.h",
+    "arenas.h",
+    "threads.h",
+]
 SOURCES = sorted(f"cext/{path.name}" for path in (ROOT / "cext").glob("*.c"))
 DEPENDS = [f"{d}/{path.name}" for d in INCLUDE_DIRS for path in (ROOT / d).glob("*.h")]
 # cffi's generated file needs -Wno-unused-function. -Werror is `make check`'s, by MW_CFLAGS: a newer

@@ -15,10 +15,11 @@
 #include "subject.h"
 
 enum mw_process_flag {
-	MW_PROCESS_UNNAMED = 1, /* Python is to be asked for its service */
-	MW_PROCESS_TOLD = 2,	/* it was a rising row since its history began */
-	MW_PROCESS_EXECED = 4,	/* since it was last seen */
-	MW_PROCESS_CLEARED = 8, /* the current tick is the first that sees it after an exec */
+	MW_PROCESS_UNNAMED = 1,	  /* Python is to be asked for its service */
+	MW_PROCESS_TOLD = 2,	  /* it was a rising row since its history began */
+	MW_PROCESS_EXECED = 4,	  /* since it was last seen */
+	MW_PROCESS_CLEARED = 8,	  /* the current tick is the first that sees it after an exec */
+	MW_PROCESS_RESTORED = 16, /* from an archive, and not named since: an exec meanwhile went unseen */
 };
 
 /* Pages as 32 bits: at 4 KiB, 16 TiB of one kind, more than any machine has. */

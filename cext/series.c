@@ -29,7 +29,8 @@ struct mw_clock {
 	uint64_t bucket_ns[MW_LEVELS];
 	uint64_t time_ns;
 	uint64_t page_bytes;
-	uint32_t tick; /* ordinal, like the buckets' enough for 136 years of one a second */
+	uint32_t tick;	   /* ordinal, like the buckets' enough for 136 years of one a second */
+	uint32_t is_fresh; /* loaded: 2 until the next tick, 1 during it */
 };
 
 /* What a tick touches lies together, in one cache line. */
@@ -43,6 +44,8 @@ struct mw_history {
 };
 
 _Static_assert(sizeof(struct mw_history) == 4 * 60 * 4 + 64, "series.h and aggregator.h state another size");
+_Static_assert(sizeof(struct mw_history) == MW_HISTORY_BYTES, "what is saved changed: raise MW_ARCHIVE_VERSION");
+_Static_assert(sizeof(struct mw_clock) == MW_CLOCK_BYTES, "what is saved changed: raise MW_ARCHIVE_VERSION");
 
 /* The buckets that mw_history_copy() speaks of: [first, end) by number. */
 struct window {
@@ -83,6 +86,7 @@ int mw_clock_advance(struct mw_clock *clock, uint64_t time_ns)
 		return -EINVAL;
 	clock->time_ns = time_ns;
 	clock->tick++;
+	clock->is_fresh /= 2;
 	for (int i = 0; i < MW_LEVELS; i++) {
 		struct level_clock *level = &clock->levels[i];
 
@@ -104,6 +108,9 @@ uint32_t mw_clock_turned_levels(const struct mw_clock *clock)
 {
 	uint32_t mask = 1U << MW_LEVEL0;
 
+	/* Nobody has looked at any level of what was loaded. */
+	if (clock->is_fresh)
+		return (1U << MW_LEVELS) - 1;
 	for (uint32_t level = 1; level < MW_LEVELS; level++) {
 		if (clock->levels[level].open_time_ns == clock->time_ns)
 			mask |= 1U << level;
@@ -178,6 +185,71 @@ void mw_history_add(struct mw_history *history, const struct mw_clock *clock, ui
 		before = history->before_pages[level];
 		history->open_pages[level] = value < before ? value : before;
 	}
+}
+
+int mw_history_has_sample(const struct mw_history *history, const struct mw_clock *clock)
+{
+	return history->tick == clock->tick;
+}
+
+void mw_clock_save(const struct mw_clock *clock, void *bytes)
+{
+	memcpy(bytes, clock, sizeof(*clock));
+}
+
+/* Times of a level only rise, up to the present. */
+static int is_plausible(const struct level_clock *level, uint64_t time_ns)
+{
+	uint64_t before_ns = 0;
+	uint32_t closed = level->number > MW_LEVEL_SAMPLES ? MW_LEVEL_SAMPLES : level->number;
+
+	for (uint32_t i = closed; i > 0; i--) {
+		uint32_t number = level->number - i;
+		uint64_t at_ns = level->times_ns[number % MW_LEVEL_SAMPLES];
+
+		/* Number 0 is before the first tick: no time. */
+		if (number && at_ns <= before_ns)
+			return 0;
+		before_ns = number ? at_ns : 0;
+	}
+	return level->number && level->open_time_ns > before_ns && level->open_time_ns <= time_ns;
+}
+
+int mw_clock_load(struct mw_clock *clock, const void *bytes, uint64_t time_ns)
+{
+	struct mw_clock saved;
+
+	memcpy(&saved, bytes, sizeof(saved));
+	if (memcmp(saved.bucket_ns, clock->bucket_ns, sizeof(saved.bucket_ns)) ||
+	    saved.page_bytes != clock->page_bytes || saved.time_ns != time_ns || !saved.tick)
+		return -EPROTO;
+	for (int level = 0; level < MW_LEVELS; level++) {
+		if (!is_plausible(&saved.levels[level], time_ns))
+			return -EPROTO;
+	}
+	*clock = saved;
+	clock->is_fresh = 2;
+	return 0;
+}
+
+void mw_history_save(const struct mw_history *history, void *bytes)
+{
+	memcpy(bytes, history, sizeof(*history));
+}
+
+int mw_history_load(struct mw_history *history, const struct mw_clock *clock, const void *bytes)
+{
+	struct mw_history saved;
+
+	memcpy(&saved, bytes, sizeof(saved));
+	if (saved.tick > clock->tick || saved.first_time_ns > clock->time_ns)
+		return -EPROTO;
+	for (int level = 0; level < MW_LEVELS; level++) {
+		if (saved.numbers[level] > clock->levels[level].number)
+			return -EPROTO;
+	}
+	*history = saved;
+	return 0;
 }
 
 uint64_t mw_history_first_time_ns(const struct mw_history *history)

@@ -18,6 +18,8 @@ enum {
 	MW_LEVELS = 4,
 	MW_LEVEL_SAMPLES = 60, /* per level: with 5 s ticks 5 min, 1 h, 15 h and 10 days */
 	MW_LEVEL0 = 0,
+	MW_HISTORY_BYTES = 1024, /* of a saved history */
+	MW_CLOCK_BYTES = 2040,	 /* of a saved clock */
 };
 
 /* The tick times that all histories share: 2 KiB. */
@@ -60,6 +62,18 @@ void mw_history_clear(struct mw_history *history);
  * hole, which mw_history_copy() skips.  Pages beyond 2^32 - 2 (16 TiB of 4 KiB)
  * are taken for that many. */
 void mw_history_add(struct mw_history *history, const struct mw_clock *clock, uint64_t pages);
+
+/* Whether it took a sample at the clock's current tick. */
+int mw_history_has_sample(const struct mw_history *history, const struct mw_clock *clock);
+
+/* Write a clock or a history as bytes, and take it from there: bytes that this
+ * machine wrote, in the same version, but that may be damaged.  Loading
+ * returns -EPROTO, and changes nothing, for a clock with other widths or
+ * another time than time_ns, and for a history that cannot be one of clock. */
+void mw_clock_save(const struct mw_clock *clock, void *bytes);
+int mw_clock_load(struct mw_clock *clock, const void *bytes, uint64_t time_ns);
+void mw_history_save(const struct mw_history *history, void *bytes);
+int mw_history_load(struct mw_history *history, const struct mw_clock *clock, const void *bytes);
 
 /* When the first sample since creation or clearing was taken; 0: none yet. */
 uint64_t mw_history_first_time_ns(const struct mw_history *history);

@@ -87,6 +87,42 @@ int mw_services_join(struct mw_services *services, uint32_t service_id, struct m
 	return 0;
 }
 
+struct mw_service *mw_services_open(struct mw_services *services, uint32_t service_id)
+{
+	struct mw_service *service;
+
+	if (!service_id || service_id >= services->services_max)
+		return NULL;
+	service = &services->services[service_id];
+	if (!service->subject.history && mw_subject_init(&service->subject))
+		return NULL;
+	if (service_id >= services->used_end)
+		services->used_end = service_id + 1;
+	service->is_occupied = 1;
+	return service;
+}
+
+void mw_services_close(struct mw_services *services, uint32_t service_id)
+{
+	struct mw_service *service = mw_services_get(services, service_id);
+
+	if (!service || service->member_count)
+		return;
+	mw_subject_deinit(&service->subject);
+	memset(service, 0, sizeof(*service));
+}
+
+void mw_services_rejoin(struct mw_services *services, uint32_t service_id, struct mw_process *process)
+{
+	struct mw_service *service = mw_services_open(services, service_id);
+
+	mw_services_leave(services, process);
+	if (!service)
+		return;
+	process->service_id = service_id;
+	service->member_count++;
+}
+
 void mw_services_leave(struct mw_services *services, struct mw_process *process)
 {
 	if (process->service_id)

@@ -58,6 +58,17 @@ uint32_t mw_services_end(const struct mw_services *services);
  * then where it was. */
 int mw_services_join(struct mw_services *services, uint32_t service_id, struct mw_process *process);
 
+/* The same for a process from an archive, whose service's history is there, too;
+ * beyond the bound or without memory it is then without a service. */
+void mw_services_rejoin(struct mw_services *services, uint32_t service_id, struct mw_process *process);
+
+/* The service of that id with a history to be filled from an archive; NULL
+ * beyond the bound or without memory. */
+struct mw_service *mw_services_open(struct mw_services *services, uint32_t service_id);
+
+/* Undo that, if no process joined it. */
+void mw_services_close(struct mw_services *services, uint32_t service_id);
+
 /* Take a process out of its service, if it has one. */
 void mw_services_leave(struct mw_services *services, struct mw_process *process);
 

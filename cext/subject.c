@@ -23,6 +23,7 @@ void mw_subject_clear(struct mw_subject *subject)
 	mw_history_clear(subject->history);
 	subject->fits = NULL;
 	subject->rising_levels = 0;
+	subject->saved_tick = 0;
 }
 
 static uint32_t least(const uint32_t *pages, uint32_t count)

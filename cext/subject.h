@@ -24,6 +24,7 @@ struct mw_subject {
 	struct mw_history *history; /* NULL while nobody watches */
 	struct mw_fits *fits;	    /* the table's, maybe lent to another by now; NULL: never had any */
 	uint32_t rising_levels;	    /* mask of the levels in which a window's lower envelope rose by the bound */
+	uint32_t saved_tick;	    /* archive.h; 0: what is saved of it, if anything, is another history */
 };
 
 /* Give the subject an empty history.  Return 0 or -ENOMEM. */

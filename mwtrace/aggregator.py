@@ -111,6 +111,15 @@ class Table(NamedTuple):
     iterator_errno: int  # 0, or why the iterator ended early: this tick misses processes
 
 
+class SavedTick(NamedTuple):
+    """``struct mw_saved_tick`` and what follows it, to be kept until a later one says otherwise."""
+
+    tick: int  # ordinal
+    oldest_tick: int  # those before are needed no more; 0: not known
+    histories_deferred: int  # not in it for want of room; they follow
+    body: bytes
+
+
 class RecordBuffer:
     """Process records made by us, for hosts without BPF and for replay.
 
@@ -174,6 +183,7 @@ class Aggregator:
         self.pointer = ffi.gc(created, lib.mw_aggregator_destroy)
         self._services_max = limits.services_max
         self._sums: CData | None = None
+        self._saved: CData | None = None  # grows to what saving needs, and is used again
         self._times_s = ffi.new("double[]", lib.MW_LEVEL_SAMPLES)
         self._bytes = ffi.new("double[]", lib.MW_LEVEL_SAMPLES)
 
@@ -241,6 +251,37 @@ class Aggregator:
             raise ProcessGone(f"nothing is known of {subject}")
         count = check(rc, f"read level {level} of a history")
         return [(self._times_s[i], int(self._bytes[i])) for i in range(count)]
+
+    def save(self) -> SavedTick:
+        """Return what must be kept of the tick that was just made; see ``cext/archive.h``."""
+        size_bytes = lib.mw_aggregator_saved_bytes_max(self.pointer)
+        if self._saved is None or len(self._saved) < size_bytes:
+            self._saved = ffi.new("unsigned char[]", size_bytes)
+        rc = lib.mw_aggregator_save(self.pointer, self._saved, len(self._saved))
+        count = check(rc, "save a tick")
+        head = ffi.cast("struct mw_saved_tick *", self._saved)
+        return SavedTick(
+            head.tick,
+            head.oldest_tick,
+            head.histories_deferred,
+            bytes(ffi.buffer(self._saved, count)),
+        )
+
+    def unsave(self, tick: int) -> None:
+        """Say that what ``save()`` returned for that tick was lost."""
+        lib.mw_aggregator_unsave(self.pointer, tick)
+
+    def restore(self, body: bytes, now_s: float) -> bool:
+        """Take one saved tick, oldest first, before the first tick is made.
+
+        Returns False for what is damaged, or of another time or setting.
+        """
+        data = ffi.from_buffer("unsigned char[]", body)
+        rc = lib.mw_aggregator_restore(self.pointer, data, len(body), round(now_s * NS_PER_S))
+        if rc == -errno.EPROTO:
+            return False
+        check(rc, "restore a saved tick")
+        return True
 
     def members(self, service_id: int, count: int) -> list[Row]:
         """Return the count largest processes of a service; 0: of those without one."""

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
 import click
 
@@ -19,7 +19,12 @@ from mwtrace import __version__
 from mwtrace.alert_options import alert_options, check, settings_of
 from mwtrace.demo import SHAPES, run
 from mwtrace.errors import ConfigError, MwtraceError
+from mwtrace.serving import changed, check_config_command, config_of, read_config, service
 from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from mwtrace.daemon import Settings
+    from mwtrace.supervised import Reloaded
 
 # Below, ticks alone would take a CPU; above, a leak has ended the host before it is named.
 _INTERVAL_MIN_S = 0.1
@@ -145,6 +150,20 @@ def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) 
     show_default=True,
     help="So many services have metrics of their own; the others are told as one.",
 )
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep histories and verdicts there, so that a restart loses a tick and no more.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    is_eager=True,
+    callback=read_config,
+    help="Take from there what is not said here; SIGHUP has it read again.",
+)
 @alert_options
 @click.option("-v", "--verbose", is_flag=True, help="Tell every verdict change, not only alarms.")
 @click.pass_context
@@ -166,6 +185,8 @@ def cli(
     textfile_dir: Optional[str],
     metrics_prefix: str,
     metrics_services: int,
+    state_dir: Optional[Path],
+    config: Optional[Path],
     verbose: bool,
     **told: Any,
 ) -> None:
@@ -180,9 +201,15 @@ def cli(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING, format="mwtrace: %(message)s"
     )
+    if watch_all and pids:
+        # What is typed goes before what the file says.
+        watch_all, pids = (
+            watch_all and _is_typed(ctx, "watch_all"),
+            pids if _is_typed(ctx, "pids") else (),
+        )
     asked = [name for name, given in (("--all", watch_all), ("--pid", pids)) if given]
     if ctx.invoked_subcommand is not None:
-        given = _given(ctx) - {"--verbose"}
+        given = _given(ctx) - {"--verbose", "--config"}
         if given:
             raise ConfigError(f"'{ctx.invoked_subcommand}' takes no {min(given)}")
         return
@@ -207,22 +234,13 @@ def cli(
         outlets = Outlets(
             web_listen_address or "", textfile_dir or "", metrics_prefix, metrics_services
         )
-    elif _given(ctx) & {"--metrics-prefix", "--metrics-services"}:
+    elif _given(ctx, in_file=True) & {"--metrics-prefix", "--metrics-services"}:
         raise ConfigError("metrics for whom?", "Say --web-listen-address or --textfile-dir.")
-    from mwtrace.daemon import Settings
-    from mwtrace.watching import watch
+    from mwtrace.watching import Serve, watch
 
-    check(_given(ctx), once)
-    settings = Settings(
-        interval_s=interval,
-        duration_s=duration,
-        pids=pids,
-        allow_bpf=not no_bpf,
-        engine=engine,
-        escalates=not watch_only,
-    )
+    check(_given(ctx, in_file=True), once)
     watch(
-        settings,
+        _settings(ctx, pids),
         services,
         once=once,
         as_json=as_json,
@@ -230,16 +248,60 @@ def cli(
         is_verbose=verbose,
         alerting=settings_of(told),
         outlets=outlets,
+        serve=Serve(state_dir, _reloader(ctx) if config else None),
     )
 
 
-def _given(ctx: click.Context) -> set[str]:
-    """Return the options of the watch that the operator wrote, by their long names."""
-    default = click.core.ParameterSource.DEFAULT
+def _settings(ctx: click.Context, pids: tuple[int, ...]) -> Settings:
+    from mwtrace.daemon import Settings
+    from mwtrace.rules import Rules
+
+    asked = ctx.params
+    file = config_of(ctx)
+    return Settings(
+        interval_s=asked["interval"],
+        duration_s=asked["duration"],
+        pids=pids,
+        allow_bpf=not asked["no_bpf"],
+        engine=asked["engine"],
+        escalates=not asked["watch_only"],
+        rules=file.rules if file else Rules(),
+    )
+
+
+def _reloader(ctx: click.Context) -> Callable[[], Reloaded]:
+    """Return what reads the command line and its file once more."""
+    from mwtrace.supervised import Reloaded
+
+    before = dict(ctx.params)
+
+    def reload() -> Reloaded:
+        try:
+            again = cli.make_context("mwtrace", list(ctx.obj or ()))
+        except click.ClickException as error:
+            raise ConfigError(error.format_message()) from error
+        now = again.params
+        settings = _settings(again, now["pids"])
+        return Reloaded(settings, now["services"], now["verbose"], changed(before, now))
+
+    return reload
+
+
+def _is_typed(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _given(ctx: click.Context, in_file: bool = False) -> set[str]:
+    """Return the options of the watch that the operator wrote, by their long names.
+
+    in_file: those of the configuration file, too.
+    """
+    source = click.core.ParameterSource
+    sources = {source.COMMANDLINE, source.DEFAULT_MAP} if in_file else {source.COMMANDLINE}
     return {
         max(option.opts, key=len)
         for option in ctx.command.params
-        if option.name and ctx.get_parameter_source(option.name) not in (None, default)
+        if option.name and ctx.get_parameter_source(option.name) in sources
     }
 
 
@@ -462,13 +524,18 @@ def assets_show(name: str, runbook_base: str) -> None:
     click.echo(read(name, runbook_base), nl=False)
 
 
+cli.add_command(check_config_command)
+cli.add_command(service)
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line; exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not _open_standard_files():
         _fail("standard output is closed", "Send it somewhere: a file, a pipe or /dev/null.", 2)
     try:
-        code = cli.main(_spread_pids(words), prog_name="mwtrace", standalone_mode=False)
+        words = _spread_pids(words)
+        code = cli.main(words, prog_name="mwtrace", standalone_mode=False, obj=words)
         sys.stdout.flush()
     except MwtraceError as error:
         _fail(f"{error}", error.remedy, error.exit_code)

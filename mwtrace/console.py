@@ -91,12 +91,12 @@ class Lines:
     def __init__(self, file: TextIO, is_wanted: Wanted, is_verbose: bool, unicode: bool) -> None:
         self._file = file
         self._is_wanted = is_wanted
-        self._is_verbose = is_verbose
+        self.is_verbose = is_verbose
         self._unicode = unicode
 
     def on_change(self, change: VerdictChange) -> None:
         worst = max(change.now.verdict, change.before or Verdict.LEARNING)
-        if self._is_wanted(change.subject.id) and (self._is_verbose or worst >= Verdict.GROWING):
+        if self._is_wanted(change.subject.id) and (self.is_verbose or worst >= Verdict.GROWING):
             print(text_line(change, anchor(), self._unicode), file=self._file, flush=True)
 
     def on_finding(self, news: NewFinding) -> None:

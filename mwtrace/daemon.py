@@ -22,9 +22,18 @@ from mwtrace.host.limits import Limits as MemoryLimits
 from mwtrace.host.procfs import Host
 from mwtrace.host.services import ServiceNames
 from mwtrace.judge.trend import Thresholds
-from mwtrace.model import Limit, NewFinding, ProcessId, Service, VerdictChange
+from mwtrace.model import (
+    Judgement,
+    Limit,
+    NewFinding,
+    ProcessId,
+    Service,
+    Subject,
+    VerdictChange,
+)
 from mwtrace.probes.engine import Engine
 from mwtrace.registry import Registry
+from mwtrace.rules import Rules
 from mwtrace.sources import open_source
 from mwtrace.verdicts import Verdicts
 
@@ -47,6 +56,7 @@ class Settings:
     keep_gone_s: float = 600.0  # a restarting service keeps its standing for this long
     limits: Limits = field(default_factory=Limits)
     thresholds: Thresholds = field(default_factory=Thresholds)
+    rules: Rules = field(default_factory=Rules)  # what holds for some services only
     escalates: bool = True  # False: suspects are neither read nor sampled nor probed
     readings: ReadingLimits = field(default_factory=ReadingLimits)
     sites: SiteLimits = field(default_factory=SiteLimits)
@@ -94,6 +104,7 @@ class Daemon:
             self._is_alive,
             self.escalation.finding,
             self.sites.of,
+            settings.rules,
         )
         self.source = open_source(
             engine,
@@ -103,6 +114,8 @@ class Daemon:
             settings.allow_bpf,
         )
         self.changes_total = 0
+        self.restraint = ""  # what is left undone for want of memory, in words
+        self.pulse: Callable[[], None] = _nothing  # between two ticks, at least once a second
         self.has_ended = False  # all processes that were asked for have
         self.began_s = time.monotonic()
         self.counters: dict[str, int] = {}  # of the last tick, the kernel's losses included
@@ -116,6 +129,7 @@ class Daemon:
         next_s = self.began_s
         is_last = False
         while not is_last:
+            self.pulse()
             tick_s = time.monotonic()
             # What happened since the tick before is told before we go.
             self.has_ended = bool(self._chosen) and not any(map(self._runs, self._chosen.values()))
@@ -136,6 +150,19 @@ class Daemon:
         Safe in a signal handler, as no lock is: the handler may run while the loop holds it.
         """
         self._stopping = True
+
+    def adopt(self, settings: Settings) -> None:
+        """Go on with other settings; bounds, engine and processes stay what they were."""
+        self.settings = replace(
+            self.settings,
+            interval_s=settings.interval_s,
+            thresholds=settings.thresholds,
+            rules=settings.rules,
+            escalates=settings.escalates,
+        )
+        thresholds = _thresholds(self.settings)
+        self.learning_s = thresholds.learning_s + 2 * self.settings.interval_s
+        self.verdicts.adopt(thresholds, settings.rules)
 
     def close(self) -> None:
         self.source.close()
@@ -176,8 +203,8 @@ class Daemon:
         boot_offset_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
         self.escalation.collect(time_s)
         changes = self.verdicts.update(table, boot_offset_s)
-        if self.settings.escalates:
-            suspects = list(self.verdicts.suspects())
+        if self.settings.escalates and not self.restraint:
+            suspects = [suspect for suspect in self.verdicts.suspects() if self._may_look(suspect)]
             self.escalation.follow(suspects, time_s)
             if self.source.has_bpf:
                 self.sites.follow(suspects)
@@ -194,10 +221,14 @@ class Daemon:
     def _wait(self, began_s: float, until_s: float) -> None:
         """Wait for the next tick, or for an OOM kill that asks for one of its own."""
         while not self._stopping and (now_s := time.monotonic()) < until_s:
+            self.pulse()
             # In pieces: a signal that comes just before the wait does not end it.
             if self.source.wait(min(until_s, now_s + _STOPS_WITHIN_S)):
                 # A host that kills all the time gets no more ticks than one a second.
                 until_s = min(until_s, began_s + _URGENT_TICK_S)
+
+    def _may_look(self, suspect: tuple[Subject, Judgement]) -> bool:
+        return not self.settings.rules.of(suspect[0].id.service).is_watched_only
 
     def _service(self, service_id: int) -> Optional[Service]:
         subject = self.registry.subject(service_id)
@@ -231,6 +262,10 @@ class Daemon:
         except ProcessError:
             return False
         return True
+
+
+def _nothing() -> None:
+    pass
 
 
 def _thresholds(settings: Settings) -> Thresholds:

@@ -7,9 +7,9 @@ else is named, so nothing else is judged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from mwtrace.aggregator import Aggregator, Unnamed
 from mwtrace.errors import ProcessGone, ProcessUnreadable
@@ -21,6 +21,14 @@ from mwtrace.model import ProcessId, SubjectId
 _SPARE_SHARE = 8
 _WAITING_MAX = 65_536
 _WAITING_TRIED_MAX = 1_024  # per tick
+
+
+class KeptName(NamedTuple):
+    """Who has a service id."""
+
+    service_id: int
+    subject: SubjectId
+    is_gone: bool  # it has no process at present
 
 
 class Registry:
@@ -51,6 +59,30 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._subjects)
+
+    def kept_names(self) -> Iterator[KeptName]:
+        for service_id, subject in self._subjects.items():
+            yield KeptName(service_id, subject, service_id in self._gone_since_s)
+
+    def take_name(self, kept: KeptName, time_s: float) -> bool:
+        """Give an id to whom a run before this one gave it; before the first tick.
+
+        Returns False if it is out of our bounds, or was given twice.
+        """
+        if not 0 < kept.service_id < self._services_max or kept.subject in self._ids:
+            return False
+        if kept.service_id in self._subjects:
+            return False
+        self._ids[kept.subject] = kept.service_id
+        self._subjects[kept.service_id] = kept.subject
+        if kept.is_gone:
+            self._gone_since_s[kept.service_id] = time_s
+        return True
+
+    def close_ranks(self) -> None:
+        """See which ids are free after ``take_name()``."""
+        ids = range(self._services_max - 1, 0, -1)
+        self._free = [service_id for service_id in ids if service_id not in self._subjects]
 
     def name(self, unnamed: Iterable[Unnamed]) -> None:
         """Give each of these processes its service, and those that wait for one."""

@@ -7,7 +7,7 @@ as a leak is decided in ``judge``, and who is told elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Optional
 
 from mwtrace.aggregator import Row, Table
@@ -26,6 +26,7 @@ from mwtrace.model import (
     Verdict,
     VerdictChange,
 )
+from mwtrace.rules import Rules, thresholds_under
 
 # By the aggregator's service id; None if nobody has it.
 FindSubject = Callable[[int], Optional[SubjectId]]
@@ -56,6 +57,32 @@ class Standing:
     told_known_by: str = ""
 
 
+@dataclass(frozen=True)
+class KeptService:
+    """What of a service's standing must survive a restart."""
+
+    service_id: int
+    judgement: Judgement
+    told: Optional[Verdict]
+    is_gone: bool
+    finding: Optional[Finding]
+    sites: tuple[Site, ...]
+    told_kind: Optional[str]
+    told_known_by: str
+    memory: Optional[Memory]
+    subject: Subject = field(compare=False)  # as it was last: its sizes are another in each tick
+
+
+@dataclass(frozen=True)
+class KeptProcess:
+    """The same of a process that is not steady."""
+
+    process: ProcessId
+    service_id: int
+    memory: Memory
+    subject: Subject = field(compare=False)
+
+
 class Verdicts:
     """Judges table after table; holds a memory per service, and per process that is not steady."""
 
@@ -67,8 +94,10 @@ class Verdicts:
         is_alive: Callable[[ProcessId], bool],
         find_finding: FindFinding = lambda process: None,
         find_sites: FindSites = lambda process: (),
+        rules: Optional[Rules] = None,
     ) -> None:
         self._thresholds = thresholds
+        self._rules = rules or Rules()
         self._find_subject = find_subject
         self._find_limit = find_limit
         self._is_alive = is_alive
@@ -95,7 +124,7 @@ class Verdicts:
             if row.is_cleared:
                 # It runs another program: what was said of the one before is not said of it.
                 self._processes.pop(row.process, None)
-            if row.is_rising and self._find_subject(row.service_id) is not None:
+            if row.is_rising and self._is_judged(row.service_id):
                 risen.add(row.process)
                 self._judge_process(row, row.process, table.time_s, boot_offset_s)
         self._cool(risen, table.time_s)
@@ -113,7 +142,7 @@ class Verdicts:
             if row.is_gone:
                 self._leave(row.service_id)
                 subjects.pop(row.service_id, None)
-            elif subject is not None:
+            elif subject is not None and self._is_judged(row.service_id):
                 subjects[row.service_id] = subject
         changes: list[VerdictChange] = []
         for service_id, subject in subjects.items():
@@ -121,10 +150,57 @@ class Verdicts:
         changes.sort(key=lambda change: (-change.now.verdict, -change.subject.private_bytes))
         return changes
 
+    def adopt(self, thresholds: Thresholds, rules: Rules) -> None:
+        """Judge by these from now on; who is ignored from now on is forgotten."""
+        self._thresholds, self._rules = thresholds, rules
+        for service_id, standing in list(self.standings.items()):
+            if rules.of(standing.subject.id.service).is_ignored:
+                self.forget(service_id)
+        for process, (_, subject, _) in list(self._processes.items()):
+            if rules.of(subject.id.service).is_ignored:
+                del self._processes[process]
+
     def forget(self, service_id: int) -> None:
         """Drop a service whose id is given back."""
         self._services.pop(service_id, None)
         self.standings.pop(service_id, None)
+
+    def kept_services(self) -> Iterator[KeptService]:
+        for service_id, standing in self.standings.items():
+            yield KeptService(
+                service_id,
+                standing.judgement,
+                standing.told,
+                standing.is_gone,
+                standing.finding,
+                standing.sites,
+                standing.told_kind,
+                standing.told_known_by,
+                self._services.get(service_id),
+                replace(standing.subject, levels=()),
+            )
+
+    def kept_processes(self) -> Iterator[KeptProcess]:
+        for process, (service_id, subject, memory) in self._processes.items():
+            yield KeptProcess(process, service_id, memory, replace(subject, levels=()))
+
+    def take_service(self, kept: KeptService) -> None:
+        """Go on from what a run before this one kept; before the first update."""
+        self.standings[kept.service_id] = Standing(
+            kept.subject,
+            kept.judgement,
+            kept.told,
+            kept.is_gone,
+            kept.finding,
+            kept.sites,
+            kept.told_kind,
+            kept.told_known_by,
+        )
+        if kept.memory is not None and not kept.is_gone:
+            self._services[kept.service_id] = kept.memory
+
+    def take_process(self, kept: KeptProcess) -> None:
+        self._processes[kept.process] = (kept.service_id, kept.subject, kept.memory)
 
     def _leave(self, service_id: int) -> None:
         """Keep what was told of a service without processes, so that its return is no news."""
@@ -155,7 +231,7 @@ class Verdicts:
         if subject is None:
             return
         known = self._processes.get(process)
-        memory = judge(subject, known[2] if known else None, self._thresholds)
+        memory = judge(subject, known[2] if known else None, self._thresholds_of(subject))
         self._processes[process] = (row.service_id, subject, memory)
 
     def _cool(self, risen: set[ProcessId], time_s: float) -> None:
@@ -163,7 +239,7 @@ class Verdicts:
         for process in [process for process in self._processes if process not in risen]:
             service_id, subject, memory = self._processes[process]
             subject = replace(subject, time_s=time_s, levels=())
-            memory = judge(subject, memory, self._thresholds)
+            memory = judge(subject, memory, self._thresholds_of(subject))
             if memory.judgement.verdict <= Verdict.STEADY or not self._is_alive(process):
                 del self._processes[process]
             else:
@@ -172,7 +248,7 @@ class Verdicts:
     def _judge_service(
         self, service_id: int, subject: Subject, members: list[_Member]
     ) -> list[VerdictChange]:
-        memory = judge(subject, self._services.get(service_id), self._thresholds)
+        memory = judge(subject, self._services.get(service_id), self._thresholds_of(subject))
         self._services[service_id] = memory
         excused = [m.judgement for m in members if m.finding and not m.finding.is_leak]
         own = excuse.of_sum(memory.judgement, excused)
@@ -202,6 +278,13 @@ class Verdicts:
         standing.told_kind = finding.kind if finding else None
         standing.told_known_by = known_by
         return told
+
+    def _is_judged(self, service_id: int) -> bool:
+        identity = self._find_subject(service_id)
+        return identity is not None and not self._rules.of(identity.service).is_ignored
+
+    def _thresholds_of(self, subject: Subject) -> Thresholds:
+        return thresholds_under(self._rules.of(subject.id.service), self._thresholds)
 
     def _worst_sites(self, members: list[_Member]) -> tuple[Site, ...]:
         for member in sorted(members, key=_badness, reverse=True):

@@ -9,11 +9,12 @@ import shutil
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 from mwtrace.alerting import Alerts, AlertSettings
 from mwtrace.console import (
@@ -31,19 +32,31 @@ from mwtrace.console import (
 )
 from mwtrace.daemon import Daemon, Settings, Teller
 from mwtrace.errors import ConfigError, ProcessGone, ProcessUnreadable
+from mwtrace.host.notify import Notify
 from mwtrace.host.procfs import Host
-from mwtrace.model import VerdictChange
+from mwtrace.model import SubjectId, VerdictChange
+from mwtrace.probes.attach import give_back_privileges
 from mwtrace.probes.engines import choose
+from mwtrace.ration import Ration, own_room_bytes, rationed
+from mwtrace.supervised import Reloaded, Supervised
 from mwtrace.tell.lines import json_line, summary
 from mwtrace.tell.table import render
 from mwtrace.tell.terminal import Screen, detect_style, refusal
 
 if TYPE_CHECKING:
+    from mwtrace.keeping import Document
     from mwtrace.outlets import Outlets
 
 # Three looks make a picture: a process is named when it has been seen twice, and shown then.
 _ONCE_INTERVAL_S = 0.2
 _LOG_RECORDS_HELD_MAX = 100
+
+
+class Serve(NamedTuple):
+    """What a watch needs to go on for months."""
+
+    state_folder: Optional[Path] = None  # histories and verdicts survive there
+    reload: Optional[Callable[[], Reloaded]] = None  # None: SIGHUP ends the watch
 
 
 def watch(
@@ -55,12 +68,14 @@ def watch(
     is_verbose: bool,
     alerting: AlertSettings,
     outlets: Optional[Outlets] = None,
+    serve: Optional[Serve] = None,
 ) -> None:
     """Watch until stopped and say what was seen.
 
     Raises ConfigError or HostError if there is nothing to watch, or no way to.
     """
     host = Host()
+    serve = serve or Serve()
     for pid in settings.pids:
         _check_pid(host, pid)
     if once:
@@ -69,15 +84,26 @@ def watch(
         # Nobody may wait for a name behind thousands of others.
         limits = settings.limits._replace(unnamed_max=settings.limits.processes_max)
         settings = replace(settings, limits=limits)
-    is_wanted = wanted(services)
+    is_wanted = Choice(services)
     style = detect_style(sys.stdout, os.environ)
+    room_bytes = own_room_bytes(host)
+    settings = rationed(settings, room_bytes)
     with ExitStack() as undo:
-        daemon = Daemon(settings, choose(settings.engine, host), host)
+        engine = choose(settings.engine, host)
+        if not engine.lacked:
+            give_back_privileges()
+        daemon = Daemon(settings, engine, host)
         undo.callback(daemon.close)
+        notify = Notify()
+        undo.callback(notify.close)
+        supervised = Supervised(daemon, notify, serve.reload, _adopter(daemon, is_wanted))
+        daemon.pulse = supervised.pulse
         # Before the screen takes the ones that nobody handles.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            undo.callback(signal.signal, number, signal.signal(number, _stopper(daemon)))
-        tellers: list[Teller] = []
+            is_reload = number == signal.SIGHUP and serve.reload is not None
+            react = supervised.ask if is_reload else _stopper(daemon, notify)
+            undo.callback(signal.signal, number, signal.signal(number, _handler(react)))
+        tellers: list[Teller] = [Ration(daemon, host, room_bytes), supervised]
         opened = None
         if outlets is not None:
             from mwtrace.outlets import open_outlets  # heavy, and only for those who ask for it
@@ -89,6 +115,7 @@ def watch(
             undo.callback(recorder.close)
             tellers.append(recorder)
         if once:
+            _keep(daemon, serve, host, {}, tellers, undo)
             daemon.run(tellers)
             if opened is not None and opened.file is not None:
                 opened.file.write()
@@ -98,11 +125,14 @@ def watch(
         undo.callback(alerts.close)
         daemon.counted.append(lambda: alerts.counters)
         tellers.append(alerts)
+        # Behind whoever has something to keep of this tick.
+        _keep(daemon, serve, host, {"incidents": alerts}, tellers, undo)
         if as_json or refusal(sys.stdout, os.environ):
             if as_json:
                 tellers.append(JsonLines(sys.stdout, is_wanted))
             else:
-                tellers.append(Lines(sys.stdout, is_wanted, is_verbose, style.unicode))
+                is_wanted.lines = Lines(sys.stdout, is_wanted, is_verbose, style.unicode)
+                tellers.append(is_wanted.lines)
             tellers.append(Unmatched(sys.stderr, daemon, services))
             print(_greeting(daemon, as_json), file=sys.stderr, flush=True)
             if opened is not None and opened.server is not None:
@@ -141,11 +171,59 @@ def _check_pid(host: Host, pid: int) -> None:
         )
 
 
-def _stopper(daemon: Daemon) -> Callable[[int, Optional[FrameType]], None]:
-    def stop(number: int, frame: Optional[FrameType]) -> None:
+def _keep(
+    daemon: Daemon,
+    serve: Serve,
+    host: Host,
+    documents: Mapping[str, Document],
+    tellers: list[Teller],
+    undo: ExitStack,
+) -> None:
+    """Restore what was kept in the state folder, if there is one, and keep on keeping."""
+    if serve.state_folder is None:
+        return
+    from mwtrace.keeping import open_keeper  # SQLite, for those who want it
+
+    keeper = open_keeper(daemon, serve.state_folder, host, documents)
+    if keeper is not None:
+        undo.callback(keeper.close)
+        tellers.append(keeper)
+
+
+def _stopper(daemon: Daemon, notify: Notify) -> Callable[[], None]:
+    def stop() -> None:
+        notify.stopping()
         daemon.stop()
 
     return stop
+
+
+def _handler(react: Callable[[], None]) -> Callable[[int, Optional[FrameType]], None]:
+    return lambda number, frame: react()
+
+
+class Choice:
+    """Which services the operator wants to hear of; a reload may choose others."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self.lines: Optional[Lines] = None
+        self._is_wanted = wanted(services)
+
+    def __call__(self, subject: SubjectId) -> bool:
+        return self._is_wanted(subject)
+
+    def adopt(self, services: Sequence[str], is_verbose: bool) -> None:
+        self._is_wanted = wanted(services)
+        if self.lines is not None:
+            self.lines.is_verbose = is_verbose
+
+
+def _adopter(daemon: Daemon, choice: Choice) -> Callable[[Reloaded], None]:
+    def adopt(reloaded: Reloaded) -> None:
+        daemon.adopt(reloaded.settings)
+        choice.adopt(reloaded.services, reloaded.is_verbose)
+
+    return adopt
 
 
 def _greeting(daemon: Daemon, as_json: bool) -> str:

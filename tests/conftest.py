@@ -75,3 +75,27 @@ def start_target(compile_target: Callable[[str], Path]) -> Iterator[Callable[...
     yield start
     for target in started:
         target.stop()
+
+
+@pytest.fixture(scope="session")
+def compile_preload(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that compiles ``tests/targets/<name>.c`` into what LD_PRELOAD takes."""
+    folder = tmp_path_factory.mktemp("preloads")
+
+    def compile_once(name: str) -> Path:
+        library = folder / f"{name}.so"
+        if not library.exists():
+            flags = [
+                "-O1",
+                "-g",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-D_GNU_SOURCE",
+                "-shared",
+                "-fPIC",
+            ]
+            subprocess.run(["cc", *flags, "-o", library, TARGETS / f"{name}.c"], check=True)
+        return library
+
+    return compile_once

@@ -6,6 +6,7 @@ Pure but for what it remembers; time comes from the caller.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _HOUR_S = 3600.0
@@ -60,6 +61,15 @@ class Allowance:
     def _forget(self, time_s: float) -> None:
         while self._spent and time_s - self._spent[0][0] >= _HOUR_S:
             self._bytes -= self._spent.popleft()[1]
+
+    def spent(self) -> tuple[tuple[float, int], ...]:
+        """Return what this hour took, as (time_s, bytes), oldest first."""
+        return tuple(self._spent)
+
+    def take_spent(self, spent: Iterable[tuple[float, int]]) -> None:
+        """Count what a run before this one spent: a restart is no way around the limit."""
+        for time_s, size_bytes in sorted(spent):
+            self.charge(time_s, max(0, size_bytes))
 
     def charge(self, time_s: float, size_bytes: int) -> None:
         self._spent.append((time_s, size_bytes))

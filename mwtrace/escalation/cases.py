@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Optional
 
@@ -67,6 +67,27 @@ class Escalation:
         """What a suspect's memory was made of when it was read last."""
         case = self._cases.get(process)
         return case.reading if case else None
+
+    def kept_findings(self) -> Iterator[Finding]:
+        for case in self._cases.values():
+            if case.finding is not None:
+                yield case.finding
+
+    def take_finding(self, finding: Finding) -> None:
+        """Let a finding of a run before this one stand until it would have been renewed."""
+        renew_s = self._limits.renew_s if finding.is_leak else self._limits.renew_excuse_s
+        self._cases[finding.process] = _Case(
+            next(self._numbers),
+            next_s=finding.time_s + renew_s,
+            finding=finding,
+            window_s=self._limits.window_s,
+        )
+
+    def spent(self) -> tuple[tuple[float, int], ...]:
+        return self._allowance.spent()
+
+    def take_spent(self, spent: Iterable[tuple[float, int]]) -> None:
+        self._allowance.take_spent(spent)
 
     def collect(self, time_s: float) -> None:
         """Take what was read since the last tick."""

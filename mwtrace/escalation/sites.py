@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from mwtrace.errors import EngineError, HostError, MwtraceError, ProcessGone, ProcessUnreadable
 from mwtrace.escalation.worker import STEP_S, Evidence, Spending, Worker
@@ -37,6 +37,14 @@ class SiteLimits:
     windows: bool = True  # False: growth sampling only, no probe in any process
     trace_s: float = 60.0  # of windows on one process
     renew_s: float = 3600.0  # before the same process is probed again
+
+
+class KeptSites(NamedTuple):
+    """What a run before this one learned of a process."""
+
+    process: ProcessId
+    traced_s: Optional[float]  # when windows were last opened on it
+    sites: tuple[Site, ...]
 
 
 class Sites:
@@ -132,6 +140,23 @@ class Sites:
         """The services of which there is a profile."""
         with self._lock:
             return sorted({self._services[p] for p in self._evidence if p in self._services})
+
+    def kept_sites(self) -> list[KeptSites]:
+        """Return what must survive a restart: what is known, and who was probed when."""
+        with self._lock:
+            traced_s = dict(self._traced_s)
+            found = dict(self._found)
+        return [
+            KeptSites(process, traced_s.get(process), found.get(process, ()))
+            for process in {**traced_s, **found}
+        ]
+
+    def take_sites(self, kept: KeptSites) -> None:
+        """Go on from a run before this one; before the first tick."""
+        if kept.traced_s is not None:
+            self._traced_s[kept.process] = kept.traced_s
+        if kept.sites:
+            self._found[kept.process] = kept.sites
 
     def close(self) -> None:
         """Take out every probe and end the thread."""

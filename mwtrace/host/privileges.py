@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from mwtrace.capi import check, lib
 from mwtrace.errors import ProcessGone, ProcessUnreadable, Unreadable
 from mwtrace.host import text
 from mwtrace.host.cgroups import read_mounts
@@ -58,6 +59,12 @@ def read_privileges(host: Host) -> Privileges:
 
 def _is_id(word: bytes) -> bool:
     return word.isdigit() and len(word) <= 10
+
+
+def drop(capability: str) -> bool:
+    """Give a capability back for good; return whether we had it. Call it before threads start."""
+    rc = lib.mw_capability_drop(_BITS[capability])
+    return int(check(rc, f"drop {capability}")) > 0
 
 
 class _Need(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import logging
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from typing import NamedTuple
 
 from mwtrace.capi import ffi, lib
 from mwtrace.errors import HostError
+from mwtrace.host.privileges import drop
 from mwtrace.probes.points import AttachPoint
+
+log = logging.getLogger(__name__)
 
 
 class AttachKind(enum.Enum):
@@ -125,6 +129,19 @@ def attach_kind_of_host(lacked: Collection[AttachKind] = ()) -> HostAttach:
         f"no probe can be attached here: {what}",
         "Needs CAP_BPF and CAP_PERFMON on Linux 6.6 or later, CAP_SYS_ADMIN before.",
     )
+
+
+def give_back_privileges() -> None:
+    """Drop CAP_SYS_ADMIN where probes attach without it, before any thread is there to keep it.
+
+    It is what perf events need; links do not.
+    """
+    try:
+        kind = attach_kind_of_host().kind
+        if kind is not AttachKind.PERF and drop("CAP_SYS_ADMIN"):
+            log.debug("CAP_SYS_ADMIN is given back: %ss need none", kind.value)
+    except HostError as error:
+        log.debug("no capability is given back: %s", error)
 
 
 def attach(

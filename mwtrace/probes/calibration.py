@@ -57,8 +57,40 @@ class Costs(NamedTuple):
         )
 
 
+class KeptCosts(NamedTuple):
+    """``Costs``, as they are kept for the rest of a boot."""
+
+    attach_kind: AttachKind
+    entry_ns: tuple[tuple[Kind, float], ...]
+    return_ns: float
+
+
+# What a hit costs is a fact of the machine, so it is measured once however often we start.
+_measured: dict[AttachKind, Costs] = {}
+
+
+def kept_costs() -> list[KeptCosts]:
+    return [
+        KeptCosts(costs.attach_kind, tuple(costs.entry_ns.items()), costs.return_ns)
+        for costs in list(_measured.values())
+    ]
+
+
+def take_costs(kept: KeptCosts) -> None:
+    """Believe what a run before this one measured, if it is whole."""
+    entry_ns = {kind: cost for kind, cost in kept.entry_ns if cost > 0}
+    if set(entry_ns) == set(Kind) and kept.return_ns >= 0:
+        _measured[kept.attach_kind] = Costs(kept.attach_kind, entry_ns, kept.return_ns)
+
+
 def calibrate(attach_kind: AttachKind) -> Costs:
-    """Measure; raises HostError where the kernel lets us attach nothing."""
+    """Measure, once; raises HostError where the kernel lets us attach nothing."""
+    if attach_kind not in _measured:
+        _measured[attach_kind] = _measure(attach_kind)
+    return _measured[attach_kind]
+
+
+def _measure(attach_kind: AttachKind) -> Costs:
     entry_ns = {}
     for kind in Kind:
         entry_ns[kind] = _least(kind, attach_kind, lib.MW_CALIBRATED_ENTRY)

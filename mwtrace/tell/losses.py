@@ -35,6 +35,9 @@ SEEN = frozenset(
         "incidents_opened_total",
         "incidents_resolved_total",
         "notifications_delivered_total",
+        "state_writes_total",
+        "state_restored_total",
+        "reloads_total",
     }
 )
 
@@ -134,6 +137,31 @@ LOSSES: Mapping[str, Loss] = {
     "readings_unreadable_total": Loss(
         "suspects unreadable",
         "their memory could not be read, or not in time: of those no kind is told",
+        weakens_verdicts=False,
+    ),
+    "ticks_restrained_total": Loss(
+        "ticks short of memory",
+        "our own memory limit was near: suspects were judged, but not read; raise MemoryMax",
+        weakens_verdicts=False,
+    ),
+    "state_writes_failed_total": Loss(
+        "states unsaved",
+        "the state folder took no writes then: what a restart would lose is older than a tick",
+        weakens_verdicts=False,
+    ),
+    "state_ticks_skipped_total": Loss(
+        "ticks unsaved",
+        "the disk was slower than the ticks: after a restart those lack a sample",
+        weakens_verdicts=False,
+    ),
+    "state_refused_total": Loss(
+        "saved items refused",
+        "they were damaged or of another version: what they said is learned anew",
+        weakens_verdicts=False,
+    ),
+    "reloads_refused_total": Loss(
+        "reloads refused",
+        "the configuration had faults then: what it said before went on",
         weakens_verdicts=False,
     ),
     "events_unmatched_total": Loss(

@@ -46,6 +46,14 @@ FLOOR = {
     "tracing": 5,  # reports as profiles, so it is above tell
     "lookup": 9,
     "looking": 10,
+    "config": 3,
+    "rules": 2,  # what is asked for one service; thresholds are the judge's
+    "state": 4,
+    "supervised": 8,
+    "ration": 8,
+    "serving": 10,
+    "units": 9,
+    "keeping": 8,  # knows the daemon's parts, as its tellers do
 }
 # Rooms that may know less than their floor allows.
 ONLY = {"judge": {"model"}, "model": set(), "errors": set()}
