@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 TARGETS = Path(__file__).resolve().parent.parent / "targets"
@@ -155,21 +155,43 @@ DELAYS = [  # shape, rate, bar in seconds (None: must never be called leaking)
 ]
 
 
+@contextmanager
+def demos() -> Iterator[list[tuple[str, str, int | None, subprocess.Popen[str]]]]:
+    """Run all demonstrations; they leak, so none may be left behind, whatever happens."""
+    with ExitStack() as undo:
+        running = []
+        for shape, rate, bar_s in DELAYS:
+            child = subprocess.Popen(
+                [*MWTRACE, "demo", shape, "--rate", rate], stdout=subprocess.PIPE, text=True
+            )
+            undo.callback(child.wait)
+            undo.callback(child.kill)
+            running.append((shape, rate, bar_s, child))
+        yield running
+
+
 def bench_delay(minutes: float) -> None:
-    demos = []
-    for shape, rate, bar_s in DELAYS:
-        child = subprocess.Popen(
-            [*MWTRACE, "demo", shape, "--rate", rate], stdout=subprocess.PIPE, text=True
-        )
-        demos.append((shape, rate, bar_s, child))
-    began: dict[int, float] = {}
-    for *_, child in demos:
-        if child.stdout is None or not child.stdout.readline().startswith("ready"):
-            raise SystemExit("a demonstration did not start")
-        began[child.pid] = time.time()
-    pids = [str(child.pid) for *_, child in demos]
+    with demos() as running:
+        began: dict[int, float] = {}
+        for *_, child in running:
+            if child.stdout is None or not child.stdout.readline().startswith("ready"):
+                raise SystemExit("a demonstration did not start")
+            began[child.pid] = time.time()
+        called = called_leaking(began, minutes)
+    for shape, rate, bar_s, child in running:
+        if child.pid in called:
+            delay_s, slope = called[child.pid]
+            said = f"leaking after {delay_s:.0f} s at {slope / 1e3:.0f} kB/s"
+        else:
+            said = f"not called leaking in {60 * minutes:.0f} s"
+        bar = "never" if bar_s is None else f"{bar_s} s"
+        print(f"delay     {shape:12} {rate:>4}/s: {said} (bar: {bar})")
+
+
+def called_leaking(began: dict[int, float], minutes: float) -> dict[int, tuple[float, float]]:
+    """Watch processes, by pid and when they began; return delay and slope of those called so."""
     watch = subprocess.Popen(
-        [*MWTRACE, "--pid", *pids, "--json", "--duration", f"{60 * minutes:.0f}s"],
+        [*MWTRACE, "--pid", *map(str, began), "--json", "--duration", f"{60 * minutes:.0f}s"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -181,16 +203,7 @@ def bench_delay(minutes: float) -> None:
             delay_s = time.time() - began[told["pid"]]
             called.setdefault(told["pid"], (delay_s, told["slope_bytes_per_second"]))
     watch.wait()
-    for shape, rate, bar_s, child in demos:
-        child.terminate()
-        child.wait()
-        if child.pid in called:
-            delay_s, slope = called[child.pid]
-            said = f"leaking after {delay_s:.0f} s at {slope / 1e3:.0f} kB/s"
-        else:
-            said = f"not called leaking in {60 * minutes:.0f} s"
-        bar = "never" if bar_s is None else f"{bar_s} s"
-        print(f"delay     {shape:12} {rate:>4}/s: {said} (bar: {bar})")
+    return called
 
 
 def main() -> None:
