@@ -462,6 +462,74 @@ def assets_show(name: str, runbook_base: str) -> None:
     click.echo(read(name, runbook_base), nl=False)
 
 
+@cli.command()
+@click.argument("process", metavar="PID|SERVICE")
+@click.option(
+    "--count", type=click.IntRange(1, 1000), default=1, show_default=True, help="So many, in a row."
+)
+@click.option(
+    "--every", callback=_duration, default="60s", show_default=True, help="Time between two."
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default="/var/lib/mwtrace/snapshots",
+    show_default=True,
+    help="Keep them there; made if it is not there, for this user alone.",
+)
+@click.option("--encrypt-to", metavar="KEY", help="An age public key, or a file of them.")
+@click.option("--then", metavar="COMMAND", help="Run this on each file, its path as last word.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per snapshot.")
+def snapshot(
+    process: str,
+    count: int,
+    every: float,
+    directory: Path,
+    encrypt_to: Optional[str],
+    then: Optional[str],
+    as_json: bool,
+) -> int:
+    """Have a Python process write its object graph to a file; needs the hook in it.
+
+    \b
+    sudo mwtrace snapshot orders                        one, of its largest process
+    sudo mwtrace snapshot 4711 --count 3 --every 60s    three, for 'mwtrace analyze A B C'
+    """
+    from mwtrace.snapping import Wish, take
+
+    return take(Wish(process, directory, count, every, encrypt_to, then, as_json))
+
+
+@cli.command()
+@click.option(
+    "--install",
+    "python",
+    type=click.Path(path_type=Path),
+    metavar="PYTHON",
+    help="Copy it into this interpreter's environment; MWTRACE_HOOK=1 then enables it.",
+)
+@click.option("--remove", type=click.Path(path_type=Path), metavar="PYTHON", help="Undo that.")
+def hook(python: Optional[Path], remove: Optional[Path]) -> None:
+    """Say where the hook is, for PYTHONPATH, or put it into a service's environment.
+
+    \b
+    mwtrace hook                                        a folder with mwtrace_hook.py
+    sudo mwtrace hook --install /srv/orders/venv/bin/python
+    """
+    from mwtrace.snapshot import placing
+
+    if python is not None and remove is not None:
+        raise ConfigError("--install and --remove exclude each other")
+    if python is not None:
+        for path in placing.install(python):
+            click.echo(path)
+    elif remove is not None:
+        for path in placing.remove(remove):
+            click.echo(f"removed {path}")
+    else:
+        click.echo(placing.FOLDER)
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line; exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)

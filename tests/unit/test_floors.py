@@ -28,6 +28,7 @@ FLOOR = {
     "tracer": 2,
     "escalation": 6,
     "registry": 4,
+    "snapshot": 3,
     "sources": 4,
     "verdicts": 4,
     "tell": 4,
@@ -46,6 +47,7 @@ FLOOR = {
     "tracing": 5,  # reports as profiles, so it is above tell
     "lookup": 9,
     "looking": 10,
+    "snapping": 10,
 }
 # Rooms that may know less than their floor allows.
 ONLY = {"judge": {"model"}, "model": set(), "errors": set()}

@@ -1,0 +1,163 @@
+"""A program with the hook, in the shape that its first argument names; says ready, then acts on lines.
+
+Started with PYTHONPATH at the hook's folder. ``children`` tells which processes it can still wait
+for, ``pause`` the longest that its main thread stood still since it was asked last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import zlib
+
+
+class Session:
+    def __init__(self, number):
+        self.name = "user%d" % number
+        self.items = [number, number * 1.5]
+
+
+REGISTRY = {}
+SEEN = []  # signals that the program's own handlers got
+
+
+def say(word):
+    print(word, flush=True)
+
+
+def note(number, frame=None):
+    SEEN.append(number)
+
+
+def grow(count):
+    for number in range(count):
+        REGISTRY["session %d" % number] = Session(number)
+
+
+def children():
+    """Return pids of all children that wait() can tell of, dead or alive; None of them waits."""
+    found = []
+    for word in os.listdir("/proc/self/task"):
+        with open("/proc/self/task/%s/children" % word) as file:
+            found += map(int, file.read().split())
+    return found
+
+
+def answer(line):
+    word, _, rest = line.partition(" ")
+    if word == "seen":
+        say(" ".join(map(str, SEEN)) or "none")
+    elif word == "children":
+        say(" ".join(map(str, children())) or "none")
+    elif word == "descriptors":
+        say(str(len(os.listdir("/proc/self/fd"))))
+    elif word == "threads":
+        say(str(len(os.listdir("/proc/self/task"))))
+    elif word == "block":
+        sum(range(int(rest)))  # one call into C: no handler runs meanwhile
+        say("done")
+    elif word == "eval":
+        say(repr(eval(rest)))
+    else:
+        say("what is " + word)
+
+
+def serve_lines():
+    say("ready")
+    for line in sys.stdin:
+        answer(line.strip())
+
+
+def busy():
+    data = os.urandom(20_000)
+    while True:
+        zlib.compress(data)
+        [Session(number) for number in range(200)]
+
+
+def submitting():
+    """Keep the lock that concurrent.futures' at-fork handler takes busy, in the main thread."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(2)
+    say("ready")
+    ended = False
+    while not ended:
+        for _ in range(50):
+            pool.submit(time.monotonic).result()
+        ended = bool(select.select([0], [], [], 0)[0])
+        if ended:
+            line = os.read(0, 100).decode().strip()
+            if line != "end":
+                answer(line)
+                ended = False
+
+
+async def loop():
+    lines = asyncio.Queue()
+
+    def read():
+        lines.put_nowait(os.read(0, 1000).decode().strip())
+
+    async def tick():
+        while True:
+            await asyncio.sleep(0.001)
+
+    ticking = asyncio.ensure_future(tick())
+    asyncio.get_running_loop().add_reader(0, read)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, note, int(signal.SIGUSR1))
+    say("ready")
+    while True:
+        line = await lines.get()
+        if not line:
+            break
+        answer(line)
+    ticking.cancel()
+
+
+def prefork():
+    """A master that is confused by any child that it does not know, and two workers."""
+    workers = set()
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            say("worker %d" % os.getpid())
+            time.sleep(3600)
+            os._exit(0)
+        workers.add(pid)
+    say("ready")
+    while workers:
+        pid = os.wait()[0]
+        workers.remove(pid)  # KeyError: a stranger
+        say("ended %d" % pid)
+
+
+def main():
+    shape = sys.argv[1]
+    if shape == "handled":
+        # Both before the hook: it must take another signal, and leave these alone.
+        signal.signal(43, note)
+        signal.signal(signal.SIGUSR1, note)
+    import mwtrace_hook
+
+    assert not mwtrace_hook.why_not, mwtrace_hook.why_not
+    grow(int(sys.argv[2]) if len(sys.argv) > 2 else 1000)
+    if shape == "threads":
+        for _ in range(3):
+            threading.Thread(target=busy, daemon=True).start()
+    if shape == "asyncio":
+        asyncio.run(loop())
+    elif shape == "prefork":
+        prefork()
+    elif shape == "submitting":
+        submitting()
+    else:
+        serve_lines()
+
+
+main()
