@@ -100,6 +100,7 @@ class _State:
         self.deadline_s = 120.0
         self.reader_wait_s = 5.0
         self.forking_thread = 0
+        self.thread_names: dict[int, str] = {}  # before a fork, after which threading forgets them
 
 
 _own = _State()
@@ -267,7 +268,7 @@ def take(frame: Optional[types.FrameType] = None) -> None:
     if mailbox is None or _own.pid != os.getpid():
         mailbox = _register()
     asked = mailbox.get(ASKED)[0] + 1 & 0xFFFFFFFF
-    if _own.child:
+    if _own.child and mailbox.get(STATE)[0] in (FORKING, WRITING):
         mailbox.put(REASON, b"the snapshot before is still being written")
         mailbox.put(REFUSED, asked)
         mailbox.put(ASKED, asked)
@@ -308,10 +309,12 @@ def _clone(mailbox: _Mailbox, frame: Optional[types.FrameType]) -> None:
     call.restype = ctypes.c_long
     arguments = [ctypes.c_long(_SYS_CLONE[os.uname().machine])] + [ctypes.c_long(0)] * 5
     frames = {_thread.get_ident(): frame} if frame is not None else {}
+    pictures: list[_Picture] = []
+    _own.thread_names = _thread_names()
     began_ns = time.perf_counter_ns()
     pid = call(*arguments)
     if pid == 0:
-        _child(mailbox, frames)
+        _child(mailbox, frames, pictures)
     ended_ns = time.perf_counter_ns()
     if pid < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -322,15 +325,21 @@ def _clone(mailbox: _Mailbox, frame: Optional[types.FrameType]) -> None:
 
 def _fork_in_thread(mailbox: _Mailbox) -> None:
     frames: Frames = {}
+    pictures: list[_Picture] = []
     try:
         own = _thread.get_ident()
         frames = sys._current_frames()
         frames.pop(own, None)
         _own.forking_thread = own
+        _own.thread_names = _thread_names()
         began_ns = time.perf_counter_ns()
+        if sys.version_info >= (3, 13):
+            # The child's interpreter frees the other threads' states, and their frames with them.
+            pictures = take_pictures(frames)
+            frames.clear()
         pid = _fork()
         if pid == 0:
-            _child(mailbox, frames)
+            _child(mailbox, frames, pictures)
         ended_ns = time.perf_counter_ns()
         _own.forking_thread = 0
         mailbox.put(PAUSE, max(1, ended_ns - began_ns))
@@ -340,7 +349,9 @@ def _fork_in_thread(mailbox: _Mailbox) -> None:
         mailbox.fail(f"it cannot fork: {error}")
         return
     finally:
-        frames.clear()  # or locals of the program would live on
+        # Or locals of the program would live on.
+        frames.clear()
+        pictures.clear()
     _reap(mailbox, pid)
 
 
@@ -356,15 +367,16 @@ def _reap(mailbox: _Mailbox, pid: int) -> None:
                 reason = "the child was not done within its time"
     except OSError:  # the program waits for whatever ends, and was faster
         pass
-    if mailbox is _own.mailbox and mailbox.get(STATE)[0] not in (DONE, FAILED):
-        mailbox.fail(reason or "the child ended early")
-    _own.child = 0
+    if _own.child == pid:  # else the next one is being written already
+        if mailbox.get(STATE)[0] not in (DONE, FAILED):
+            mailbox.fail(reason or "the child ended early")
+        _own.child = 0
 
 
 # ---- The child.
 
 
-def _child(mailbox: _Mailbox, frames: Frames) -> NoReturn:
+def _child(mailbox: _Mailbox, frames: Frames, pictures: list[_Picture]) -> NoReturn:
     """Write the snapshot and end. Nothing of the parent's Python may run on: _exit on all paths."""
     code = 1
     try:
@@ -380,7 +392,7 @@ def _child(mailbox: _Mailbox, frames: Frames) -> NoReturn:
         pid = int(os.readlink("/proc/self"))  # old C libraries remember the parent's
         mailbox.put(CHILD, pid, read_fd)
         mailbox.put(STATE, WRITING)
-        _write(mailbox, frames, read_fd, write_fd)
+        _write(mailbox, frames, pictures, read_fd, write_fd)
         mailbox.put(STATE, DONE)
         code = 0
     except MemoryError:
@@ -429,7 +441,7 @@ def _settle() -> None:
         # Under memory pressure the kernel ends this process before any other.
         with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
             file.write(b"1000")
-        os.nice(19)
+        os.nice(10)  # at 19 a busy host would not let it end, and copies live as long
     except OSError:
         pass
 
@@ -440,15 +452,20 @@ def _lower(limit: int, value: int) -> None:
     resource.setrlimit(limit, (min(known), hard))
 
 
-def _write(mailbox: _Mailbox, frames: Frames, read_fd: int, write_fd: int) -> None:
+def _write(
+    mailbox: _Mailbox, frames: Frames, pictures: list[_Picture], read_fd: int, write_fd: int
+) -> None:
+    tracked = tracked_objects()
     stream = Stream(write_fd)
     stream.raw(b"MWSNAP\0\1")
     stream.json(b"HEAD", _head(mailbox))
     stream.flush()
     _wait_for_reader(read_fd)
     os.close(read_fd)
-    graph = Graph(stream, frames, lambda: mailbox.put(TOTALS, graph.objects, stream.bytes))
-    graph.write()
+    pictures.extend(take_pictures(frames))
+    frames.clear()
+    graph = Graph(stream, pictures, lambda: mailbox.put(TOTALS, graph.objects, stream.bytes))
+    graph.write(tracked)
     stream.close()
     mailbox.put(TOTALS, graph.objects, stream.bytes)
 
@@ -480,7 +497,7 @@ def _head(mailbox: _Mailbox) -> dict[str, Any]:
         "rss_bytes": _rss_bytes(),
         "argv0": _argv0(),
         "gc_counts": list(gc.get_count()),
-        "threads": len(_threads()),
+        "threads": len(_own.thread_names),
         "mwtrace": f"hook {VERSION}",
         "pause_s": pause_ns / 1e9 if pause_ns else None,
         "why": None,
@@ -591,6 +608,11 @@ def _classes(cls: type) -> tuple[type, ...]:
     return _mro(cls) or (cls,)
 
 
+def _is_among(cls: type, classes: tuple[type, ...]) -> bool:
+    # "in" would ask a class of the program's whether it is equal.
+    return any(one is cls for one in classes)
+
+
 class _Kind:
     """What is known of one class."""
 
@@ -601,8 +623,8 @@ class _Kind:
         )
         self.extra_bytes = 0
         self._find_sizer(cls)
-        self.is_class = type in self.classes
-        self.is_dict = dict in self.classes
+        self.is_class = _is_among(type, self.classes)
+        self.is_dict = _is_among(dict, self.classes)
         self.dict_of: Optional[Callable[[Any], Any]] = None
         self.slots: list[tuple[str, Callable[[Any], Any]]] = []
         for one in self.classes:
@@ -657,12 +679,56 @@ def _class_name(cls: type) -> str:
     return f"{module if type(module) is str else '?'}.{_qualname(cls)}"
 
 
+class _Picture:
+    """One frame of a thread, and what was seen in it."""
+
+    __slots__ = ("code", "frame", "held", "line", "names", "thread", "values")
+
+    def __init__(self, frame: types.FrameType, thread: int) -> None:
+        self.frame = frame
+        self.thread = thread
+        self.code = frame.f_code
+        self.line = frame.f_lineno or 0
+        self.held: list[Any] = [frame.f_globals, frame.f_builtins]
+        if frame.f_back is not None:
+            self.held.append(frame.f_back)
+        self.names: list[str] = []
+        self.values: list[Any] = []
+        local = frame.f_locals
+        # A module's locals are its globals; a class's may be anything that __prepare__ returns.
+        if local is not frame.f_globals and type(local) in (dict, _FRAME_LOCALS):
+            for name, value in dict(local).items():
+                self.names.append(name)
+                self.values.append(value)
+
+
+_FRAME_LOCALS = type((lambda: sys._getframe().f_locals)())  # 3.13 on: a view (PEP 667)
+_FRAMES_MAX = 4000
+
+
+def take_pictures(frames: Frames) -> list[_Picture]:
+    """Look at all frames of these threads, innermost first; so many at most."""
+    found: list[_Picture] = []
+    for thread, first in frames.items():
+        frame: Optional[types.FrameType] = first
+        while frame is not None and len(found) < _FRAMES_MAX:
+            found.append(_Picture(frame, thread))
+            frame = frame.f_back
+    return found
+
+
+def tracked_objects() -> list[Any]:
+    """Return what the collector tracks, before anything of ours is part of it."""
+    gc.unfreeze()  # a program that froze its objects: get_objects() leaves those out
+    return gc.get_objects()
+
+
 class Graph:
     """Writes every object: all that the collector tracks, and whatever those refer to."""
 
-    def __init__(self, stream: Stream, frames: Frames, tell: Callable[[], None]) -> None:
+    def __init__(self, stream: Stream, pictures: list[_Picture], tell: Callable[[], None]) -> None:
         self._stream = stream
-        self._frames = frames
+        self._pictures = pictures
         self._tell = tell  # how far we are
         self._kinds: dict[int, _Kind] = {}
         self._shared: set[int] = set()  # ids of untracked objects with more than one reference
@@ -670,7 +736,7 @@ class Graph:
         self._new_strings: list[str] = []
         self._shapes: dict[tuple[Any, ...], int] = {}
         self._attribute_dicts: set[int] = set()
-        self._frame_ids: set[int] = set()
+        self._own_ids: set[int] = set()
         self._begin_names()
         self._roots = (array.array("Q"), array.array("I"), array.array("B"))
         self.objects = self.edges = self.names = self.names_omitted = 0
@@ -681,13 +747,20 @@ class Graph:
         """Return what sys.getrefcount() says of an object that one list of ours holds."""
         return max(map(sys.getrefcount, [object() for _ in range(3)]))
 
-    def write(self) -> None:
-        gc.unfreeze()  # a program that froze its objects: get_objects() leaves those out
-        tracked = gc.get_objects()
-        frames = self._frame_chain()
-        self._frame_ids = set(map(id, frames))
+    def write(self, tracked: list[Any]) -> None:
+        """Consume a list of all that is tracked; get it by ``tracked_objects()``, and early."""
+        pictures = self._pictures
+        self._own_ids = {id(pictures)}
+        frame_ids = {id(picture.frame) for picture in pictures}
+        for picture in pictures:
+            self._own_ids.update(map(id, (picture, picture.names, picture.values, picture.held)))
+        own: Optional[types.FrameType] = sys._getframe()
+        while own is not None and id(own) not in frame_ids:
+            self._own_ids.add(id(own))  # ours, that begin where the program was interrupted
+            own = own.f_back
+        self._own_ids |= frame_ids  # written here, by what was seen in them
         waiting: list[Any] = []
-        self._write_frames(frames, waiting)
+        self._write_frames(pictures, waiting)
         self._write_modules()
         self._write_all(tracked, waiting)
         while waiting:
@@ -750,7 +823,7 @@ class Graph:
         del classes
         self._learn(there)
         kinds = {type_id: self._kinds[type_id] for type_id in there}
-        if types.FrameType in there.values():
+        if not self._own_ids.isdisjoint(map(id, batch)):
             batch, counts, type_ids = self._without_own(batch, counts, type_ids)
         lists = list(map(gc.get_referents, batch))
         self._correct(batch, type_ids, kinds, there, lists)
@@ -765,12 +838,21 @@ class Graph:
         self._name_records(batch, type_ids, kinds, lists)
         self._put(ids, type_ids, sizes, counts, lists)
         del batch
+        if sys.version_info >= (3, 13):
+            twice = [
+                id(dict) in map(id, map(type, inner))
+                # Where the dict of attributes is not visited (3.13.0), it is tracked all the same.
+                or (sys.version_info < (3, 14) and kinds[type_id].dict_of is not None)
+                for type_id, inner in zip(type_ids, lists)
+            ]
+            self._untracked(list(itertools.compress(lists, twice)), waiting, is_once=False)
+            lists = list(itertools.compress(lists, map(operator.not_, twice)))
         self._untracked(lists, waiting)
 
     def _without_own(
         self, batch: list[Any], counts: array.array[int], type_ids: array.array[int]
     ) -> tuple[list[Any], array.array[int], array.array[int]]:
-        kept = [number for number, one in enumerate(batch) if id(one) not in self._frame_ids]
+        kept = [number for number, one in enumerate(batch) if id(one) not in self._own_ids]
         return (
             [batch[number] for number in kept],
             array.array("Q", [counts[number] for number in kept]),
@@ -816,8 +898,12 @@ class Graph:
         del batch
         self._untracked(lists, waiting)
 
-    def _untracked(self, lists: Lists, waiting: list[Any]) -> None:
-        """Consume lists; put the untracked objects among them that are new into waiting."""
+    def _untracked(self, lists: Lists, waiting: list[Any], is_once: bool = True) -> None:
+        """Consume lists; put the untracked objects among them that are new into waiting.
+
+        Not is_once: what is in the lists may be there by one reference and yet be met again. From
+        3.13 on an object's attributes and the dict of them are the same memory, visited twice.
+        """
         flat = list(itertools.chain.from_iterable(lists))
         del lists[:]
         flat = list(itertools.compress(flat, map(operator.not_, map(gc.is_tracked, flat))))
@@ -827,8 +913,8 @@ class Graph:
         del found
         shared, limit = self._shared, self._base + 1
         for one_id, one, count in zip(ids, things, list(map(sys.getrefcount, things))):
-            # With one reference only, it is met only once.
-            if count > limit:
+            # With one reference only, it is met only once. Those of interned strings count less.
+            if count > limit or not is_once or (type(one) is str and _is_interned(one)):
                 if one_id in shared:
                     continue
                 shared.add(one_id)
@@ -875,42 +961,33 @@ class Graph:
 
     # Frames and modules: the roots.
 
-    def _frame_chain(self) -> list[types.FrameType]:
-        chain = []
-        for first in self._frames.values():
-            frame: Optional[types.FrameType] = first
-            while frame is not None:
-                chain.append(frame)
-                frame = frame.f_back
-        return chain
-
-    def _write_frames(self, frames: list[types.FrameType], waiting: list[Any]) -> None:
-        if not frames:
+    def _write_frames(self, pictures: list[_Picture], waiting: list[Any]) -> None:
+        if not pictures:
             return
         self._learn({id(types.FrameType): types.FrameType})
-        threads = _thread_names()
-        starts = {id(frame): ident for ident, frame in self._frames.items()}
-        name = ""
+        threads = _own.thread_names
         lists: Lists = []
-        for frame in frames:
-            name = threads.get(starts.get(id(frame), 0), name)
-            code = frame.f_code
-            place = f"{code.co_filename}:{frame.f_lineno or 0}"
-            self._root(frame, f"thread {name}: {code.co_name} ({place})", ROOT_FRAME)
-            own = dict(frame.f_locals)
-            for local, value in own.items():
-                self._name(id(frame), id(value), local, LOCAL)
-            back = [frame.f_back] if frame.f_back is not None else []
-            lists.append([code, frame.f_globals, frame.f_builtins] + back + list(own.values()))
+        frames = [picture.frame for picture in pictures]
+        for picture in pictures:
+            code = picture.code
+            name = threads.get(picture.thread, "?")
+            place = f"{code.co_filename}:{picture.line}"
+            self._root(picture.frame, f"thread {name}: {code.co_name} ({place})", ROOT_FRAME)
+            for local, value in zip(picture.names, picture.values):
+                self._name(id(picture.frame), id(value), local, LOCAL)
+            lists.append([code, *picture.held, *picture.values])
+        del pictures[:]  # or the references of locals would be counted with ours
         ids = array.array("Q", map(id, frames))
         type_ids = array.array("Q", [id(types.FrameType)]) * len(ids)
-        sizes = list(map(sys.getsizeof, frames))
+        sizes = [sys.getsizeof(frame) for frame in frames]
         self._put(ids, type_ids, sizes, [_UINT_MAX] * len(ids), lists)
         self._untracked(lists, waiting)
 
     def _write_modules(self) -> None:
         for name, module in list(sys.modules.items()):
-            if type(name) is not str or types.ModuleType not in _classes(type(module)):
+            if type(name) is not str:
+                continue
+            if not _is_among(types.ModuleType, _classes(type(module))):
                 continue
             self._root(module, name, ROOT_MODULE)
             inner = _module_dict(module)
@@ -1042,6 +1119,10 @@ class Graph:
             count = struct.pack("<I", len(self._names[0]))
             self._stream.chunk(b"NAME", count, *(column.tobytes() for column in self._names))
         self._begin_names()
+
+
+# Before 3.13 the references of interned strings are counted in full.
+_is_interned: Callable[[str], bool] = getattr(sys, "_is_interned", lambda text: False)
 
 
 def _is_dict(thing: Any) -> bool:

@@ -26,7 +26,7 @@ from mwtrace.snapshot.trigger import Answer
 Ask = Callable[[Host, ProcessId, float], Answer]
 
 _PIECE_BYTES = 1 << 18
-_LAST_WORD_S = 2.0  # between the pipe's end and the child's last word in the mailbox
+_LAST_WORD_S = 10.0  # between the pipe's end and the child's last word in the mailbox
 
 
 @dataclass(frozen=True)

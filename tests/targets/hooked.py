@@ -1,4 +1,4 @@
-"""A program with the hook, in the shape that its first argument names; says ready, then acts on lines.
+"""A program with the hook, in the shape that its first argument names; it acts on lines.
 
 Started with PYTHONPATH at the hook's folder. ``children`` tells which processes it can still wait
 for, ``pause`` the longest that its main thread stood still since it was asked last.
@@ -16,9 +16,28 @@ import time
 import zlib
 
 
+class Liar(dict):
+    """Whoever calls one of its methods ends at once: nobody may, to take a snapshot."""
+
+    def end(self, *words):
+        os._exit(77)
+
+    __class__ = property(end)
+    __sizeof__ = __repr__ = __str__ = __len__ = __iter__ = __hash__ = __eq__ = end
+    keys = values = items = __getattribute__ = end
+
+
+class LyingMeta(type):
+    def end(cls, *words):
+        os._exit(77)
+
+    __class__ = property(end)
+    __sizeof__ = __repr__ = __hash__ = __eq__ = end
+
+
 class Session:
     def __init__(self, number):
-        self.name = "user%d" % number
+        self.name = f"user{number}"
         self.items = [number, number * 1.5]
 
 
@@ -27,7 +46,7 @@ SEEN = []  # signals that the program's own handlers got
 
 
 def say(word):
-    print(word, flush=True)
+    os.write(1, word.encode() + b"\n")  # at once: workers say something, too
 
 
 def note(number, frame=None):
@@ -36,14 +55,14 @@ def note(number, frame=None):
 
 def grow(count):
     for number in range(count):
-        REGISTRY["session %d" % number] = Session(number)
+        REGISTRY[f"session {number}"] = Session(number)
 
 
 def children():
     """Return pids of all children that wait() can tell of, dead or alive; None of them waits."""
     found = []
     for word in os.listdir("/proc/self/task"):
-        with open("/proc/self/task/%s/children" % word) as file:
+        with open(f"/proc/self/task/{word}/children") as file:
             found += map(int, file.read().split())
     return found
 
@@ -59,7 +78,12 @@ def answer(line):
     elif word == "threads":
         say(str(len(os.listdir("/proc/self/task"))))
     elif word == "block":
+        say("begins")
         sum(range(int(rest)))  # one call into C: no handler runs meanwhile
+        say("done")
+    elif word == "lie":
+        cls = LyingMeta("Odd", (), {"__slots__": ("one",)})
+        REGISTRY["liars"] = [Liar() for _ in range(30)], cls, cls()
         say("done")
     elif word == "eval":
         say(repr(eval(rest)))
@@ -73,9 +97,10 @@ def serve_lines():
         answer(line.strip())
 
 
-def busy():
+def busy(rest_s=0):
     data = os.urandom(20_000)
     while True:
+        time.sleep(rest_s)
         zlib.compress(data)
         [Session(number) for number in range(200)]
 
@@ -126,7 +151,7 @@ def prefork():
     for _ in range(2):
         pid = os.fork()
         if pid == 0:
-            say("worker %d" % os.getpid())
+            say(f"worker {os.getpid()}")
             time.sleep(3600)
             os._exit(0)
         workers.add(pid)
@@ -134,7 +159,7 @@ def prefork():
     while workers:
         pid = os.wait()[0]
         workers.remove(pid)  # KeyError: a stranger
-        say("ended %d" % pid)
+        say(f"ended {pid}")
 
 
 def main():
@@ -147,9 +172,10 @@ def main():
 
     assert not mwtrace_hook.why_not, mwtrace_hook.why_not
     grow(int(sys.argv[2]) if len(sys.argv) > 2 else 1000)
-    if shape == "threads":
+    if shape in ("threads", "workers"):
         for _ in range(3):
-            threading.Thread(target=busy, daemon=True).start()
+            rest_s = 0.02 if shape == "workers" else 0
+            threading.Thread(target=busy, args=(rest_s,), daemon=True).start()
     if shape == "asyncio":
         asyncio.run(loop())
     elif shape == "prefork":
