@@ -25,6 +25,7 @@ from mwtrace.tell.units import WallAnchor, format_duration, parse_duration, pars
 _INTERVAL_MIN_S = 0.1
 _INTERVAL_MAX_S = 3600.0
 _DEFAULT_ADDRESS = "127.0.0.1:9469"
+_PERIOD_MIN_S = 60.0  # between two snapshots on a schedule
 
 
 def _quantity(parse: Callable[[str], float]) -> Callable[..., Optional[float]]:
@@ -146,6 +147,31 @@ def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) 
     help="So many services have metrics of their own; the others are told as one.",
 )
 @alert_options
+@click.option(
+    "--snapshots",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep snapshots of suspects that have the hook there: when one grows, when it leaks.",
+)
+@click.option(
+    "--snapshot-every",
+    "schedule",
+    multiple=True,
+    metavar="NAME=TIME",
+    help="Besides, one of this service in each period; may be given several times.",
+)
+@click.option(
+    "--snapshot-encrypt-to",
+    "encrypt_to",
+    metavar="KEY",
+    help="Encrypt them to an age public key, or to those in a file.",
+)
+@click.option(
+    "--snapshot-then",
+    "then",
+    metavar="COMMAND",
+    help="Run this on each, its path as last word.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell every verdict change, not only alarms.")
 @click.pass_context
 def cli(
@@ -166,6 +192,10 @@ def cli(
     textfile_dir: Optional[str],
     metrics_prefix: str,
     metrics_services: int,
+    snapshots: Optional[Path],
+    schedule: tuple[str, ...],
+    encrypt_to: Optional[str],
+    then: Optional[str],
     verbose: bool,
     **told: Any,
 ) -> None:
@@ -209,7 +239,10 @@ def cli(
         )
     elif _given(ctx) & {"--metrics-prefix", "--metrics-services"}:
         raise ConfigError("metrics for whom?", "Say --web-listen-address or --textfile-dir.")
+    if (schedule or encrypt_to or then) and snapshots is None:
+        raise ConfigError("nothing says where snapshots are kept", "Say --snapshots DIR.")
     from mwtrace.daemon import Settings
+    from mwtrace.escalation.snapshots import SnapshotSettings
     from mwtrace.watching import watch
 
     check(_given(ctx), once)
@@ -220,6 +253,9 @@ def cli(
         allow_bpf=not no_bpf,
         engine=engine,
         escalates=not watch_only,
+        snapshots=None
+        if snapshots is None
+        else SnapshotSettings(snapshots, encrypt_to, then, tuple(map(_period, schedule))),
     )
     watch(
         settings,
@@ -231,6 +267,18 @@ def cli(
         alerting=settings_of(told),
         outlets=outlets,
     )
+
+
+def _period(text: str) -> tuple[str, float]:
+    name, equals, period = text.rpartition("=")
+    if not name or not equals:
+        raise ConfigError(
+            f"cannot read --snapshot-every {text!r}", "Write it as orders.service=1d."
+        )
+    every_s = parse_duration(period)
+    if every_s < _PERIOD_MIN_S:
+        raise ConfigError(f"a snapshot every {period} is too often", "Choose 1 min or more.")
+    return name, every_s
 
 
 def _given(ctx: click.Context) -> set[str]:

@@ -31,18 +31,24 @@ class GateLimits:
     # A file takes up to 40 bytes per object, and no object is smaller than 16.
     file_share: float = 0.5
     per_day: int = 8  # for each service; 0: none
-    apart_s: float = 600.0  # two of one service
+    apart_s: float = 600.0  # two of one service, for the same reason
 
 
 def check(
-    host: Host, store: Store, process: ProcessId, service: str, limits: GateLimits, is_asked: bool
+    host: Host,
+    store: Store,
+    process: ProcessId,
+    service: str,
+    why: str,
+    limits: GateLimits,
+    is_asked: bool,
 ) -> None:
     """Raise NotTaken if this is no time for a snapshot of process.
 
     is_asked: by an operator, who may have as many as they want; the host's safety stays.
     """
     if not is_asked:
-        _check_service(store, service, limits)
+        _check_service(store, service, why, limits)
     try:
         memory = host.memory(process.pid)
         if memory is None:
@@ -73,26 +79,29 @@ def check(
         )
 
 
-def _check_service(store: Store, service: str, limits: GateLimits) -> None:
+def _check_service(store: Store, service: str, why: str, limits: GateLimits) -> None:
     now_s = time.time()
     name = slug(service)
     # What lies in the future was written before a clock was set back: it counts as of now.
-    times = [
-        min(record.unix_time_s, now_s)
+    recent = [
+        (min(record.unix_time_s, now_s), record.why)
         for record in store.records()
-        if slug(record.service) == name and record.outcome not in _FREE
+        if slug(record.service) == name
+        and record.outcome not in _FREE
+        and now_s - record.unix_time_s < _DAY_S
     ]
-    recent = [at_s for at_s in times if now_s - at_s < _DAY_S]
     if len(recent) >= limits.per_day:
         raise NotTaken(
             Outcome.REFUSED,
             f"{service} was asked {len(recent)} times within a day: {limits.per_day} are allowed",
             "'mwtrace snapshot' takes one whenever an operator wants it.",
         )
-    if recent and now_s - max(recent) < limits.apart_s:
+    # A baseline and what is compared with it may be near.
+    last_s = max((at_s for at_s, before in recent if before == why), default=0.0)
+    if now_s - last_s < limits.apart_s:
         raise NotTaken(
             Outcome.REFUSED,
-            f"{service} was asked {now_s - max(recent):.0f} s ago, and {limits.apart_s:.0f} s must "
+            f"{service} was asked {now_s - last_s:.0f} s ago, and {limits.apart_s:.0f} s must "
             "lie between",
             "'mwtrace snapshot' takes one whenever an operator wants it.",
         )

@@ -913,10 +913,10 @@ class Graph:
         del found
         shared, limit = self._shared, self._base + 1
         for one_id, one, count in zip(ids, things, list(map(sys.getrefcount, things))):
+            if one_id in shared:
+                continue
             # With one reference only, it is met only once. Those of interned strings count less.
             if count > limit or not is_once or (type(one) is str and _is_interned(one)):
-                if one_id in shared:
-                    continue
                 shared.add(one_id)
             waiting.append(one)
 

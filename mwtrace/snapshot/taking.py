@@ -90,7 +90,15 @@ class Taker:
     def _take(self, snapshot: Snapshot, is_asked: bool, ask: Ask) -> Snapshot:
         process = snapshot.process
         self._host.check(process)
-        check(self._host, self._store, process, snapshot.service, self._limits.gate, is_asked)
+        check(
+            self._host,
+            self._store,
+            process,
+            snapshot.service,
+            snapshot.why,
+            self._limits.gate,
+            is_asked,
+        )
         answer = ask(self._host, process, self._limits.answer_s)
         try:
             part = self._store.begin(snapshot.service, process.pid, snapshot.why)

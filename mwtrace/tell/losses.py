@@ -35,6 +35,7 @@ SEEN = frozenset(
         "incidents_opened_total",
         "incidents_resolved_total",
         "notifications_delivered_total",
+        "snapshots_taken_total",
     }
 )
 
@@ -134,6 +135,11 @@ LOSSES: Mapping[str, Loss] = {
     "readings_unreadable_total": Loss(
         "suspects unreadable",
         "their memory could not be read, or not in time: of those no kind is told",
+        weakens_verdicts=False,
+    ),
+    "snapshots_missed_total": Loss(
+        "snapshots not taken",
+        "processes with the hook were asked, or should have been: each had a line that says why",
         weakens_verdicts=False,
     ),
     "events_unmatched_total": Loss(

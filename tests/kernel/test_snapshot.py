@@ -215,13 +215,14 @@ def test_a_program_in_a_long_call_into_c_does_not_answer_in_time_and_later_does(
     patient = Taking(tmp_path / "patient")
     try:
         target = start(PYTHON, "plain")
-        target.tell("block 300000000")
+        target.tell("block")
         target.expect("begins")
         assert impatient.take(target.pid).outcome == "no_answer"
         assert impatient.take(target.pid).outcome == "no_answer"
+        target.tell("go on")
         target.expect("done")
         wait_until(lambda: patient.take(target.pid).is_taken)
-        assert answered(target, "children") == "none"
+        wait_until(lambda: answered(target, "children") == "none")
     finally:
         impatient.close()
         patient.close()
@@ -250,23 +251,22 @@ def test_a_full_disk_ends_the_child_and_leaves_nothing(start, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], check=True)
+    # The gate thinks that there is room.
+    store = Store(disk / "snapshots", StoreLimits(spare_bytes=-(1 << 30)))
+    host = Taking(tmp_path / "other")
     try:
         target = start(PYTHON, "plain")
         before = int(answered(target, "descriptors"))
-        # The gate thinks that there is room.
-        store = Store(disk / "snapshots", StoreLimits(spare_bytes=-(1 << 30)))
-        gate = TakingLimits().gate
-        host = Taking(tmp_path / "other")
-        taker = Taker(host.host, store, TakingLimits(gate=gate))
+        taker = Taker(host.host, store, TakingLimits())
         snapshot = taker.take(host.host.process_id(target.pid), "hooked", "asked", True)
         assert snapshot.outcome == "not_kept", snapshot
         assert "the disk is full" in snapshot.reason
         assert not [path for path in store.folder.iterdir() if "mwsnap" in path.name]
         leaves_no_trace(target, before)
         host.must_take(target.pid)
+    finally:
         store.close()
         host.close()
-    finally:
         subprocess.run(["umount", disk], check=True)
 
 
@@ -309,7 +309,7 @@ def test_a_process_in_another_pid_namespace_is_asked_like_any_other(taking):
         inner = int(children[0])
         snapshot = taking.must_take(inner)
         assert ReadSnapshot(snapshot.path).head["pid"] == 1  # of its own namespace
-        assert answered(target, "children") == "none"
+        wait_until(lambda: answered(target, "children") == "none")
     finally:
         target.stop()
 

@@ -343,7 +343,7 @@ def kernel_losses() -> list[str]:
 
 
 def python_losses() -> set[str]:
-    rooms = ("daemon", "sources", "escalation/cases", "incidents/book")
+    rooms = ("daemon", "sources", "escalation/cases", "escalation/snapshots", "incidents/book")
     modules = [ROOT / "mwtrace" / f"{name}.py" for name in rooms]
     return {name for path in modules for name in re.findall(r'"(\w+_total)"', path.read_text())}
 
