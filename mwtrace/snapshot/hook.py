@@ -18,7 +18,8 @@ How the parent is left alone:
   no at-fork handler is needed, and none is run.
 - With more threads os.fork() is called from a thread of its own: a library's at-fork handler
   that takes a lock (concurrent.futures has one) would wait for ever in a signal handler that
-  interrupted the lock's owner. That thread also waits for the child, so that no zombie stays.
+  interrupted the lock's owner. That thread also waits for the child, so that no zombie stays. The
+  child's work is done in our own at-fork handler, before those registered later: import this first.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ class _State:
         self.deadline_s = 120.0
         self.reader_wait_s = 5.0
         self.forking_thread = 0
+        self.work: tuple[Any, ...] = ()  # of the child that is being forked
         self.thread_names: dict[int, str] = {}  # before a fork, after which threading forgets them
 
 
@@ -236,7 +238,9 @@ def _register() -> _Mailbox:
 def _begin_anew() -> None:
     """In a forked child (a worker, say): it gets a mailbox of its own."""
     if _own.forking_thread == _thread.get_ident():
-        return  # our own child
+        # Our own child. It never gets to the handlers that were registered after ours, and that
+        # would begin threads and sockets anew, as in a worker.
+        _child(*_own.work)
     try:
         before, _own.mailbox = _own.mailbox, None
         if before is not None:
@@ -337,6 +341,7 @@ def _fork_in_thread(mailbox: _Mailbox) -> None:
             # The child's interpreter frees the other threads' states, and their frames with them.
             pictures = take_pictures(frames)
             frames.clear()
+        _own.work = (mailbox, frames, pictures)
         pid = _fork()
         if pid == 0:
             _child(mailbox, frames, pictures)
@@ -350,6 +355,7 @@ def _fork_in_thread(mailbox: _Mailbox) -> None:
         return
     finally:
         # Or locals of the program would live on.
+        _own.work = ()
         frames.clear()
         pictures.clear()
     _reap(mailbox, pid)

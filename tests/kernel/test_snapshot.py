@@ -66,7 +66,7 @@ def leaves_no_trace(target: Target, before: int) -> None:
 
 
 @on_every_python
-@pytest.mark.parametrize("shape", ["plain", "threads"])
+@pytest.mark.parametrize("shape", ["plain", "workers"])
 def test_every_object_is_in_it_with_size_references_and_names(start, taking, python, shape):
     target = start(python, shape)
     before = int(answered(target, "descriptors"))
@@ -77,7 +77,7 @@ def test_every_object_is_in_it_with_size_references_and_names(start, taking, pyt
     assert (read.end["objects"], read.duplicates) == (len(read.type_of), 0)
 
     sessions = read.of_type("__main__.Session")
-    # Busy threads make some, and throw them away.
+    # Its threads make some, and throw them away.
     assert len(sessions) == SESSIONS if shape == "plain" else len(sessions) >= SESSIONS
     registry = read.named(read.module("__main__"), "REGISTRY")
     held = [one for one in read.referents[registry] if one in set(sessions)]
@@ -102,7 +102,7 @@ def test_every_object_is_in_it_with_size_references_and_names(start, taking, pyt
     assert not any(text.startswith("session ") for text in read.strings)
     frames = [text for _, text, kind in read.roots if kind == 1]
     assert any("MainThread: main (" in text for text in frames), frames
-    if shape == "threads":
+    if shape == "workers":
         assert sum(": busy (" in text for text in frames) == 3, frames
     leaves_no_trace(target, before)
 
@@ -122,7 +122,7 @@ def test_an_event_loop_goes_on_and_keeps_its_signals(start, taking, python):
 def test_a_prefork_master_never_waits_for_a_stranger_and_each_worker_answers(start, taking, python):
     target = start_hooked(python, "prefork", "10")
     try:
-        lines = [target.line() for _ in range(3)]
+        lines = [target.line() for _ in range(5)]  # two of them by an at-fork handler
         workers = [int(line.split()[1]) for line in lines if line.startswith("worker")]
         assert len(workers) == 2
         for pid in [*workers, target.pid, *workers, target.pid]:
@@ -314,9 +314,15 @@ def test_a_process_in_another_pid_namespace_is_asked_like_any_other(taking):
         target.stop()
 
 
-def test_fifty_in_a_row_of_a_busy_program_leave_no_trace(start, taking):
-    target = start(PYTHON, "workers")
+# By hand (make soak-snapshot): more of them, of every shape and on every version.
+SOAK = int(os.environ.get("MWTRACE_SOAK", "0"))
+
+
+@pytest.mark.parametrize("shape", ["threads", "plain", "asyncio"] if SOAK else ["workers"])
+@pytest.mark.parametrize("python", interpreters() if SOAK else [PYTHON], ids=label)
+def test_many_in_a_row_of_a_busy_program_leave_no_trace(start, taking, python, shape):
+    target = start(python, shape)
     before = int(answered(target, "descriptors"))
-    for _ in range(50):
+    for _ in range(SOAK or 50):
         taking.must_take(target.pid)
     leaves_no_trace(target, before)

@@ -177,6 +177,7 @@ def main():
 
     assert not mwtrace_hook.why_not, mwtrace_hook.why_not
     grow(int(sys.argv[2]) if len(sys.argv) > 2 else 1000)
+    os.register_at_fork(after_in_child=lambda: os.write(1, b"an at-fork handler ran\n"))
     if shape in ("threads", "workers"):
         for _ in range(3):
             rest_s = 0.02 if shape == "workers" else 0
