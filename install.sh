@@ -12,7 +12,7 @@ SOURCE=$(cd "$(dirname "$0")" && pwd)
 PACKAGES="clang llvm gcc libc6-dev libbpf-dev libelf-dev python3 python3-dev python3-venv"
 BCC_PACKAGES="python3-bpfcc"
 # systemd: one is booted in tests. It need not be what runs here.
-DEV_PACKAGES="make clang-format g++ valgrind bpfcc-tools systemd util-linux procps"
+DEV_PACKAGES="make clang-format g++ valgrind age bpfcc-tools systemd util-linux procps"
 # What our metrics and alerts are read back by. Their services are none of ours to run.
 SERVER_PACKAGES="prometheus prometheus-node-exporter prometheus-alertmanager"
 # What tests trace programs with; by these names in Debian 12.

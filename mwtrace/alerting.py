@@ -28,6 +28,7 @@ from mwtrace.model import (
     NewFinding,
     Service,
     ServiceKind,
+    Snapshot,
     SubjectId,
     VerdictChange,
 )
@@ -156,6 +157,11 @@ class Alerts:
 
     def on_finding(self, news: NewFinding) -> None:
         pass
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        if snapshot.is_taken:
+            for news in self.incidents.snapshot_taken(snapshot.service, snapshot.path, anchor()):
+                self._tell(news)
 
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         service = service or NAMELESS

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _INTERVAL_MIN_S = 0.1
 _INTERVAL_MAX_S = 3600.0
 _DEFAULT_ADDRESS = "127.0.0.1:9469"
+_PERIOD_MIN_S = 60.0  # between two snapshots on a schedule
 
 
 def _quantity(parse: Callable[[str], float]) -> Callable[..., Optional[float]]:
@@ -165,6 +166,31 @@ def _duration(ctx: click.Context, option: click.Parameter, text: Optional[str]) 
     help="Take from there what is not said here; SIGHUP has it read again.",
 )
 @alert_options
+@click.option(
+    "--snapshots",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Keep snapshots of suspects that have the hook there: when one grows, when it leaks.",
+)
+@click.option(
+    "--snapshot-every",
+    "schedule",
+    multiple=True,
+    metavar="NAME=TIME",
+    help="Besides, one of this service in each period; may be given several times.",
+)
+@click.option(
+    "--snapshot-encrypt-to",
+    "encrypt_to",
+    metavar="KEY",
+    help="Encrypt them to an age public key, or to those in a file.",
+)
+@click.option(
+    "--snapshot-then",
+    "then",
+    metavar="COMMAND",
+    help="Run this on each, its path as last word.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell every verdict change, not only alarms.")
 @click.pass_context
 def cli(
@@ -187,6 +213,10 @@ def cli(
     metrics_services: int,
     state_dir: Optional[Path],
     config: Optional[Path],
+    snapshots: Optional[Path],
+    schedule: tuple[str, ...],
+    encrypt_to: Optional[str],
+    then: Optional[str],
     verbose: bool,
     **told: Any,
 ) -> None:
@@ -236,6 +266,8 @@ def cli(
         )
     elif _given(ctx, in_file=True) & {"--metrics-prefix", "--metrics-services"}:
         raise ConfigError("metrics for whom?", "Say --web-listen-address or --textfile-dir.")
+    if (schedule or encrypt_to or then) and snapshots is None:
+        raise ConfigError("nothing says where snapshots are kept", "Say --snapshots DIR.")
     from mwtrace.watching import Serve, watch
 
     check(_given(ctx, in_file=True), once)
@@ -252,11 +284,30 @@ def cli(
     )
 
 
+def _period(text: str) -> tuple[str, float]:
+    name, equals, period = text.rpartition("=")
+    if not name or not equals:
+        raise ConfigError(
+            f"cannot read --snapshot-every {text!r}", "Write it as orders.service=1d."
+        )
+    every_s = parse_duration(period)
+    if every_s < _PERIOD_MIN_S:
+        raise ConfigError(f"a snapshot every {period} is too often", "Choose 1 min or more.")
+    return name, every_s
+
+
 def _settings(ctx: click.Context, pids: tuple[int, ...]) -> Settings:
     from mwtrace.daemon import Settings
+    from mwtrace.escalation.snapshots import SnapshotSettings
     from mwtrace.rules import Rules
 
     asked = ctx.params
+    snapshots = None
+    if asked["snapshots"] is not None:
+        schedule = tuple(map(_period, asked["schedule"]))
+        snapshots = SnapshotSettings(
+            asked["snapshots"], asked["encrypt_to"], asked["then"], schedule
+        )
     file = config_of(ctx)
     return Settings(
         interval_s=asked["interval"],
@@ -266,6 +317,7 @@ def _settings(ctx: click.Context, pids: tuple[int, ...]) -> Settings:
         engine=asked["engine"],
         escalates=not asked["watch_only"],
         rules=file.rules if file else Rules(),
+        snapshots=snapshots,
     )
 
 
@@ -526,6 +578,74 @@ def assets_show(name: str, runbook_base: str) -> None:
 
 cli.add_command(check_config_command)
 cli.add_command(service)
+
+
+@cli.command()
+@click.argument("process", metavar="PID|SERVICE")
+@click.option(
+    "--count", type=click.IntRange(1, 1000), default=1, show_default=True, help="So many, in a row."
+)
+@click.option(
+    "--every", callback=_duration, default="60s", show_default=True, help="Time between two."
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default="/var/lib/mwtrace/snapshots",
+    show_default=True,
+    help="Keep them there; made if it is not there, for this user alone.",
+)
+@click.option("--encrypt-to", metavar="KEY", help="An age public key, or a file of them.")
+@click.option("--then", metavar="COMMAND", help="Run this on each file, its path as last word.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per snapshot.")
+def snapshot(
+    process: str,
+    count: int,
+    every: float,
+    directory: Path,
+    encrypt_to: Optional[str],
+    then: Optional[str],
+    as_json: bool,
+) -> int:
+    """Have a Python process write its object graph to a file; needs the hook in it.
+
+    \b
+    sudo mwtrace snapshot orders                        one, of its largest process
+    sudo mwtrace snapshot 4711 --count 3 --every 60s    three, for 'mwtrace analyze A B C'
+    """
+    from mwtrace.snapping import Wish, take
+
+    return take(Wish(process, directory, count, every, encrypt_to, then, as_json))
+
+
+@cli.command()
+@click.option(
+    "--install",
+    "python",
+    type=click.Path(path_type=Path),
+    metavar="PYTHON",
+    help="Copy it into this interpreter's environment; MWTRACE_HOOK=1 then enables it.",
+)
+@click.option("--remove", type=click.Path(path_type=Path), metavar="PYTHON", help="Undo that.")
+def hook(python: Optional[Path], remove: Optional[Path]) -> None:
+    """Say where the hook is, for PYTHONPATH, or put it into a service's environment.
+
+    \b
+    mwtrace hook                                        a folder with mwtrace_hook.py
+    sudo mwtrace hook --install /srv/orders/venv/bin/python
+    """
+    from mwtrace.snapshot import placing
+
+    if python is not None and remove is not None:
+        raise ConfigError("--install and --remove exclude each other")
+    if python is not None:
+        for path in placing.install(python):
+            click.echo(path)
+    elif remove is not None:
+        for path in placing.remove(remove):
+            click.echo(f"removed {path}")
+    else:
+        click.echo(placing.FOLDER)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:

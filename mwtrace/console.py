@@ -18,7 +18,15 @@ from typing import Optional, TextIO
 from mwtrace.aggregator import OomKill, Table
 from mwtrace.daemon import Daemon
 from mwtrace.errors import ConfigError, HostError, ProcessGone
-from mwtrace.model import NewFinding, Service, SubjectId, Verdict, VerdictChange
+from mwtrace.model import (
+    NewFinding,
+    Service,
+    ServiceKind,
+    Snapshot,
+    SubjectId,
+    Verdict,
+    VerdictChange,
+)
 from mwtrace.tell.cells import printable
 from mwtrace.tell.lines import (
     Totals,
@@ -30,6 +38,7 @@ from mwtrace.tell.lines import (
     text_line,
 )
 from mwtrace.tell.losses import short_words
+from mwtrace.tell.snapshots import snapshot_json, snapshot_line
 from mwtrace.tell.terminal import Screen
 from mwtrace.tell.units import WallAnchor
 from mwtrace.tell.view import Row, View, urgency
@@ -103,6 +112,10 @@ class Lines:
         if self._is_wanted(news.subject.id):
             print(finding_line(news, anchor(), self._unicode), file=self._file, flush=True)
 
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        if self._is_wanted(_subject_of(snapshot)):
+            print(snapshot_line(snapshot, self._unicode), file=self._file, flush=True)
+
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         line = oom_line(
             oom_kill.time_s,
@@ -134,6 +147,10 @@ class JsonLines:
         if self._is_wanted(news.subject.id):
             print(finding_json_line(news, anchor()), file=self._file, flush=True)
 
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        if self._is_wanted(_subject_of(snapshot)):
+            print(snapshot_json(snapshot), file=self._file, flush=True)
+
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         line = oom_json_line(
             oom_kill.time_s,
@@ -164,6 +181,9 @@ class Unmatched:
     def on_finding(self, news: NewFinding) -> None:
         pass
 
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        pass
+
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         pass
 
@@ -189,6 +209,9 @@ class Live:
         pass
 
     def on_finding(self, news: NewFinding) -> None:
+        pass
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         pass
 
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
@@ -221,6 +244,9 @@ class Recorder:
         pass
 
     def on_finding(self, news: NewFinding) -> None:
+        pass
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         pass
 
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
@@ -320,6 +346,10 @@ def totals(daemon: Daemon, is_wanted: Wanted) -> Totals:
             if standing.finding
         ),
     )
+
+
+def _subject_of(snapshot: Snapshot) -> SubjectId:
+    return SubjectId(Service(snapshot.service, ServiceKind.UNKNOWN), snapshot.process)
 
 
 def _check_reader(file: TextIO) -> None:

@@ -18,6 +18,7 @@ from mwtrace.errors import HostError, ProcessError, ProcessGone, ProcessUnreadab
 from mwtrace.escalation.allowance import ReadingLimits
 from mwtrace.escalation.cases import Escalation
 from mwtrace.escalation.sites import SiteLimits, Sites
+from mwtrace.escalation.snapshots import Snapshots, SnapshotSettings
 from mwtrace.host.limits import Limits as MemoryLimits
 from mwtrace.host.procfs import Host
 from mwtrace.host.services import ServiceNames
@@ -28,6 +29,7 @@ from mwtrace.model import (
     NewFinding,
     ProcessId,
     Service,
+    Snapshot,
     Subject,
     VerdictChange,
 )
@@ -60,6 +62,7 @@ class Settings:
     escalates: bool = True  # False: suspects are neither read nor sampled nor probed
     readings: ReadingLimits = field(default_factory=ReadingLimits)
     sites: SiteLimits = field(default_factory=SiteLimits)
+    snapshots: Optional[SnapshotSettings] = None  # None: nobody is asked for one
 
 
 class Teller(Protocol):
@@ -68,6 +71,8 @@ class Teller(Protocol):
     def on_change(self, change: VerdictChange) -> None: ...
 
     def on_finding(self, news: NewFinding) -> None: ...
+
+    def on_snapshot(self, snapshot: Snapshot) -> None: ...
 
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None: ...
 
@@ -94,6 +99,7 @@ class Daemon:
         self._reader_host = Host(Path(host.root))
         self.escalation = Escalation(settings.readings, self._reader_host.check)
         self.sites = Sites(engine, settings.sites)
+        self.snapshots = Snapshots(settings.snapshots, Path(host.root))
         thresholds = _thresholds(settings)
         # Two ticks go by until a process has its name.
         self.learning_s = thresholds.learning_s + 2 * settings.interval_s
@@ -167,6 +173,7 @@ class Daemon:
     def close(self) -> None:
         self.source.close()
         self.sites.close()
+        self.snapshots.close()
         self.escalation.close()
         self._reader_host.close()
 
@@ -189,6 +196,7 @@ class Daemon:
             **self.source.losses(),
             **self.escalation.counters,
             **self.sites.counters,
+            **self.snapshots.counters,
             "ticks_failed_total": failed,
             "names_abandoned_total": self.registry.names_abandoned_total,
         }
@@ -203,8 +211,9 @@ class Daemon:
         boot_offset_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
         self.escalation.collect(time_s)
         changes = self.verdicts.update(table, boot_offset_s)
+        suspects = [suspect for suspect in self.verdicts.suspects() if self._may_look(suspect)]
+        self.snapshots.follow(suspects, self.verdicts.standings.values(), time_s)
         if self.settings.escalates and not self.restraint:
-            suspects = [suspect for suspect in self.verdicts.suspects() if self._may_look(suspect)]
             self.escalation.follow(suspects, time_s)
             if self.source.has_bpf:
                 self.sites.follow(suspects)
@@ -216,6 +225,8 @@ class Daemon:
                 teller.on_change(change)
             for news in self.verdicts.new_findings:
                 teller.on_finding(news)
+            for snapshot in self.snapshots.told:
+                teller.on_snapshot(snapshot)
             teller.on_tick(table)
 
     def _wait(self, began_s: float, until_s: float) -> None:

@@ -20,7 +20,7 @@ from mwtrace.errors import ProcessError
 from mwtrace.evidence.parts import PartKind
 from mwtrace.host.procfs import Host
 from mwtrace.host.text import digest
-from mwtrace.model import NewFinding, Service, SubjectId, Verdict, VerdictChange
+from mwtrace.model import NewFinding, Service, Snapshot, SubjectId, Verdict, VerdictChange
 from mwtrace.tell import figures
 from mwtrace.tell.families import OTHER, Sample, counter_name, told_counters
 from mwtrace.tell.figures import ServiceFigures
@@ -104,6 +104,9 @@ class Exporter:
             self._last_alert[name] = (service, time.time())
 
     def on_finding(self, news: NewFinding) -> None:
+        pass
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         pass
 
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
@@ -215,6 +218,8 @@ class Exporter:
         if memory is not None:
             yield Sample("resident_memory_bytes", (), memory)
         yield Sample("series_dropped_total", (), self._series_dropped_total)
+        for result, count in self._daemon.snapshots.outcomes.items():
+            yield Sample("snapshots_total", (result,), count)
         for counter in told_counters():
             if counter in self._daemon.counters:
                 yield Sample(counter_name(counter), (), self._daemon.counters[counter])

@@ -22,7 +22,7 @@ from mwtrace.daemon import Daemon, Settings
 from mwtrace.errors import ConfigError, HostError, ProcessGone
 from mwtrace.escalation.sites import KeptSites
 from mwtrace.host.procfs import Host
-from mwtrace.model import Finding, NewFinding, Service, VerdictChange
+from mwtrace.model import Finding, NewFinding, Service, Snapshot, VerdictChange
 from mwtrace.probes.calibration import KeptCosts, kept_costs, take_costs
 from mwtrace.registry import KeptName
 from mwtrace.state.plain import from_plain, to_plain
@@ -69,6 +69,9 @@ class Keeper:
         pass
 
     def on_finding(self, news: NewFinding) -> None:
+        pass
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         pass
 
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:

@@ -255,3 +255,24 @@ class Happening(enum.Enum):
 class IncidentNews(NamedTuple):
     happening: Happening
     incident: Incident
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What became of one attempt to have a process write its object graph."""
+
+    time_s: float  # when it was begun
+    process: ProcessId
+    service: str
+    why: str  # one word: baseline, leaking, scheduled, asked
+    outcome: str  # a value of snapshot.outcomes.Outcome
+    path: str = ""  # of the file; "" if there is none
+    size_bytes: int = 0
+    objects: int = 0
+    pause_s: Optional[float] = None  # that the process stood still, by its own clock
+    reason: str = ""  # why there is none, and what to do about it
+    remedy: str = ""
+
+    @property
+    def is_taken(self) -> bool:
+        return bool(self.path)

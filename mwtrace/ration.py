@@ -17,7 +17,7 @@ from mwtrace.daemon import Daemon, Settings
 from mwtrace.errors import HostError, ProcessError
 from mwtrace.host.limits import Limits as MemoryLimits
 from mwtrace.host.procfs import Host
-from mwtrace.model import NewFinding, Service, VerdictChange
+from mwtrace.model import NewFinding, Service, Snapshot, VerdictChange
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,9 @@ class Ration:
         pass
 
     def on_finding(self, news: NewFinding) -> None:
+        pass
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         pass
 
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:

@@ -15,7 +15,7 @@ from mwtrace.aggregator import OomKill, Table
 from mwtrace.daemon import Daemon, Settings
 from mwtrace.errors import ConfigError
 from mwtrace.host.notify import Notify
-from mwtrace.model import NewFinding, Service, Verdict, VerdictChange
+from mwtrace.model import NewFinding, Service, Snapshot, Verdict, VerdictChange
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,9 @@ class Supervised:
         pass
 
     def on_finding(self, news: NewFinding) -> None:
+        pass
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         pass
 
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:

@@ -121,7 +121,7 @@ def watch(
                 opened.file.write()
             _show_once(daemon, services, as_json)
             return
-        alerts = Alerts(daemon, alerting, is_wanted)
+        alerts = Alerts(daemon, alerting, is_wanted, daemon.snapshots.path_of)
         undo.callback(alerts.close)
         daemon.counted.append(lambda: alerts.counters)
         tellers.append(alerts)

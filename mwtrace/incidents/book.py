@@ -134,6 +134,17 @@ class Incidents:
         )
         return [IncidentNews(happening, entry.incident)]
 
+    def snapshot_taken(self, name: str, path: str, now: WallAnchor) -> list[IncidentNews]:
+        """Note where a snapshot of a service of that name is; no news if nothing of it is open."""
+        news = []
+        for (type_, service), entry in self._open.items():
+            if type_ is IncidentType.LEAK and service.name == name:
+                entry.incident = replace(
+                    entry.incident, updated_unix_s=now.unix_s, snapshot_path=printable(path)
+                )
+                news.append(IncidentNews(Happening.UPDATED, entry.incident))
+        return news
+
     def dump(self) -> dict[str, Any]:
         """Return all of it as plain JSON values, for ``load()``."""
         kept = [*self._resolved.values(), *self.open()]

@@ -182,8 +182,8 @@ _SEEN_HELP: Mapping[str, str] = {
     "incidents_resolved_total": "Incidents resolved.",
     "notifications_delivered_total": "Notifications of incidents that a receiver took.",
 }
-# Told in other words above: promtool refuses a gauge that is called a count.
-_TOLD_OTHERWISE = frozenset({"process_count", "service_count"})
+# Told in other words above (promtool refuses a gauge that is called a count), or by result.
+_TOLD_OTHERWISE = frozenset({"process_count", "service_count", "snapshots_taken_total"})
 
 
 def counter_name(counter: str) -> str:

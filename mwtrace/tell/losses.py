@@ -38,6 +38,7 @@ SEEN = frozenset(
         "state_writes_total",
         "state_restored_total",
         "reloads_total",
+        "snapshots_taken_total",
     }
 )
 
@@ -162,6 +163,11 @@ LOSSES: Mapping[str, Loss] = {
     "reloads_refused_total": Loss(
         "reloads refused",
         "the configuration had faults then: what it said before went on",
+        weakens_verdicts=False,
+    ),
+    "snapshots_missed_total": Loss(
+        "snapshots not taken",
+        "processes with the hook were asked, or should have been: each had a line that says why",
         weakens_verdicts=False,
     ),
     "events_unmatched_total": Loss(

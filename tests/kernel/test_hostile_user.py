@@ -51,8 +51,10 @@ def run(*words: object) -> tuple[subprocess.CompletedProcess[bytes], int]:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     code = (
-        "import resource, sys\nfrom mwtrace.cli import main\ntry:\n main()\nfinally:\n"
-        " print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        # Not ru_maxrss, which begins with what we had when this child was forked.
+        "import re, sys\nfrom mwtrace.cli import main\ntry:\n main()\nfinally:\n"
+        " status = open('/proc/self/status').read()\n"
+        " print('peak', re.search(r'VmHWM:\\s+(\\d+)', status)[1], file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],

@@ -71,6 +71,13 @@ def test_before_the_first_tick_there_is_nothing_and_it_is_not_well(daemon):
     assert pages.metrics(asked).status == pages.health(asked).status == 503
 
 
+def test_snapshots_are_told_by_what_became_of_them(daemon):
+    exporter = exporter_of(daemon)
+    daemon.snapshots.outcomes["taken"] = 2
+    daemon.run([exporter])
+    assert told(exporter, "snapshots_total") == {("taken",): 2}
+
+
 def test_a_table_is_finished_at_each_tick_and_every_sample_is_declared(daemon):
     exporter = exporter_of(daemon)
     tables = []

@@ -347,6 +347,7 @@ def python_losses() -> set[str]:
         "daemon",
         "sources",
         "escalation/cases",
+        "escalation/snapshots",
         "incidents/book",
         "keeping",
         "state/writer",

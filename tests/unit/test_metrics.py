@@ -108,7 +108,7 @@ def test_labels_are_few_and_bounded():
 
 
 def test_every_counter_of_the_daemon_is_a_metric():
-    told = {*told_counters(), "process_count", "service_count"}
+    told = {*told_counters(), "process_count", "service_count", "snapshots_taken_total"}
     assert told == SEEN | LOSSES.keys()
 
 
