@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import _thread
 import array
-import ctypes
 import fcntl
 import gc
 import itertools
@@ -48,6 +47,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional
 
 if TYPE_CHECKING:
+    import ctypes
+
     Frames = dict[int, types.FrameType]
     Lists = list[list[Any]]
 
@@ -106,6 +107,13 @@ class _State:
 
 
 _own = _State()
+
+
+def _load() -> None:
+    # Not at the top: mwtrace reads this file for the mailbox's layout, in a service that may map
+    # no memory both writable and executable (systemd's MemoryDenyWriteExecute), as ctypes does.
+    global ctypes
+    import ctypes
 
 
 class _Mailbox:
@@ -207,6 +215,7 @@ def _install(number: Optional[int]) -> None:
     asked = number if number is not None else os.environ.get("MWTRACE_SIGNAL")
     chosen = int(asked) if asked else _free_signal()
     _own.deadline_s = float(os.environ.get("MWTRACE_DEADLINE", _own.deadline_s))
+    _load()
     earlier = signal.getsignal(chosen)
     if earlier is None:
         raise RuntimeError(f"signal {chosen} has a handler that is not Python's")
@@ -269,6 +278,8 @@ def take(frame: Optional[types.FrameType] = None) -> None:
     an injected line, a mailbox is made first.
     """
     mailbox = _own.mailbox
+    if mailbox is None:
+        _load()
     if mailbox is None or _own.pid != os.getpid():
         mailbox = _register()
     asked = mailbox.get(ASKED)[0] + 1 & 0xFFFFFFFF

@@ -29,6 +29,7 @@ _RECORD = "taken.jsonl"
 _RECORD_BYTES_MAX = 1 << 20
 _NAME_CHARACTERS_MAX = 80
 _FILES_MAX = 100_000
+_LOCK_LOOK_S = 0.02
 _FILE_NAME = re.compile(
     r"(?P<service>[\w.@+-]{1,80})-(?P<pid>\d{1,10})-(?P<time>\d{8}T\d{6}\.\d{3}Z)"
     r"-(?P<why>[a-z]{1,16})\.mwsnap(?:\.age)?",
@@ -174,16 +175,11 @@ class Store:
                 yield record
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[bool]:
-        """Hold the one place per host that a snapshot is taken in; yield whether it was free."""
+    def lock(self, wait_s: float = 0.0) -> Iterator[bool]:
+        """Hold the one place per host that a snapshot is taken in; yield whether it was had."""
         fd = _open_lock(self._fd)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            yield _locked(fd, wait_s)
         finally:
             os.close(fd)
 
@@ -297,6 +293,18 @@ def _open_private(folder: Path) -> int:
             f"Name a new folder, or: chown {os.geteuid()} {folder} && chmod 700 {folder}",
         )
     return fd
+
+
+def _locked(fd: int, wait_s: float) -> bool:
+    ends_s = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= ends_s:
+                return False
+        time.sleep(_LOCK_LOOK_S)
 
 
 def _open_lock(folder_fd: int) -> int:

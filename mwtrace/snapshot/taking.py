@@ -31,6 +31,7 @@ _LAST_WORD_S = 10.0  # between the pipe's end and the child's last word in the m
 
 @dataclass(frozen=True)
 class TakingLimits:
+    turn_s: float = 60.0  # until no other snapshot is being taken on this host
     answer_s: float = 10.0  # until a child writes
     copy_s: float = 300.0  # until it is done
     file_bytes_max: int = 2 << 30
@@ -60,7 +61,7 @@ class Taker:
         """
         snapshot = Snapshot(time.monotonic(), process, service, why, Outcome.TAKEN.value)
         try:
-            with self._store.lock() as is_free:
+            with self._store.lock(self._limits.turn_s) as is_free:
                 if not is_free:
                     words = "another snapshot is being taken on this host"
                     raise NotTaken(Outcome.REFUSED, words, "Try again when it is done.")
