@@ -2,7 +2,7 @@
 
 mwtrace holds no private key, so a stolen disk or a curious administrator reads nothing; whoever
 analyses decrypts first (``age -d -i key.txt``). The program is the distribution's (package age):
-docs/decisions/0006 says why no library. It must not know what it encrypts.
+docs/decisions/0007 says why no library. It must not know what it encrypts.
 """
 
 from __future__ import annotations
