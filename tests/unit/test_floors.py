@@ -24,6 +24,7 @@ FLOOR = {
     "remote": 2,
     "cpython": 3,
     "probes": 3,  # which functions to probe is asked of host's ELF facts
+    "snapshot": 3,
     "aggregator": 2,
     "tracer": 2,
     "escalation": 6,
