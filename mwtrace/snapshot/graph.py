@@ -38,8 +38,9 @@ class Graph:
         self.c = ffi.new("struct mw_graph *", [*self._pointers, self.count, 0])
 
     def referents(self, node: int) -> Column:
-        found = self.targets[int(self.offsets[node]) : int(self.offsets[node + 1])]
-        return found[found != NONE]
+        found: Column = self.targets[int(self.offsets[node]) : int(self.offsets[node + 1])]
+        kept: Column = found[found != NONE]
+        return kept
 
     @cached_property
     def reversed(self) -> Graph:
