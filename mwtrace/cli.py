@@ -648,6 +648,43 @@ def hook(python: Optional[Path], remove: Optional[Path]) -> None:
         click.echo(placing.FOLDER)
 
 
+@cli.command()
+@click.argument("files", metavar="A [B [C]]", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="All figures as JSON.")
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page.")
+@click.option(
+    "--memory",
+    callback=_quantity(parse_size),
+    default="8G",
+    show_default=True,
+    metavar="SIZE",
+    help="What analysing may take.",
+)
+@click.option("--salvage", is_flag=True, help="Take what there is of a file that breaks off.")
+@click.option(
+    "--top", type=click.IntRange(1, 5000), default=20, show_default=True, help="Types to tell."
+)
+def analyze(
+    files: tuple[Path, ...],
+    as_json: bool,
+    html: Optional[Path],
+    memory: float,
+    salvage: bool,
+    top: int,
+) -> None:
+    """Say who holds the memory of one process, from snapshots; of two or three, what grew.
+
+    \b
+    mwtrace analyze before.mwsnap after.mwsnap
+    mwtrace analyze 1.mwsnap 2.mwsnap 3.mwsnap --html heap.html
+    """
+    from mwtrace.analyzing import analyze
+
+    if not 1 <= len(files) <= 3:
+        raise ConfigError("name one, two or three snapshots, oldest first")
+    analyze(files, as_json, html, int(memory), salvage, top)
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line; exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -19,7 +19,7 @@ from mwtrace.snapshot.compare import Growth, TypeRow, check_order, growth, type_
 from mwtrace.snapshot.dominators import Children, Tree, dominators
 from mwtrace.snapshot.graph import NONE, Column, find_roots, sum_up
 from mwtrace.snapshot.loading import MEMORY_MAX_BYTES, load, load_objects
-from mwtrace.snapshot.patterns import Pattern, recognise
+from mwtrace.snapshot.patterns import recognise
 from mwtrace.snapshot.retainers import Held, Retainers, Way, short
 from mwtrace.snapshot.suspects import Collected, collect
 
@@ -29,6 +29,7 @@ TREE_CHILDREN_MAX = 40
 OTHERS_MAX = 3
 TYPES_MAX = 5000
 _FINALIZERS_SAMPLED = 50
+_OWN = ("mwtrace.snapshot.hook.", "mwtrace_hook.")
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def analyze(
     held_by = dominators(now.graph, kinds)
     retained = sum_up(held_by.parents, held_by.order, now.sizes)
     retainers = Retainers(now, kinds)
+    grown = _without_own(now, grown, Children(retainers.tree))
     if now.outside_edges:
         notes.append(f"{now.outside_edges:,} references lead to objects that are not in the file")
     return Analysis(
@@ -132,10 +134,21 @@ def analyze(
     )
 
 
+# What the hook allocated to write the snapshot is in it, and is new each time.
+def _without_own(now: Snapshot, grown: Growth, ways: Children) -> Growth:
+    own = [i for i, name in enumerate(now.type_names) if name.startswith(_OWN)]
+    nodes = ways.below(np.flatnonzero(np.isin(now.types, own)).astype(np.uint32))
+    grown.weights[nodes] = 0
+    grown.is_new[nodes] = False
+    return grown
+
+
 def _notes(objects: Objects) -> list[str]:
     notes = []
     if objects.broke_off:
         notes.append(f"{objects.path} breaks off: what is missing there may count as new or gone")
+    if objects.doubles:
+        notes.append(f"{objects.path} has {objects.doubles:,} objects twice; the first rows count")
     if objects.truncated:
         notes.append(f"{objects.path} is not complete: {objects.truncated}")
     return notes
@@ -146,12 +159,11 @@ def _suspects(
 ) -> list[Suspect]:
     tree = retainers.tree
     sums = sum_up(tree.parents, tree.order, grown.weights)
-    held = _top_held(tree, retainers)
+    held = _HeldAt(tree, retainers)
     collected = collect(Children(tree), sums, grown.weights, now.types, held)
-    total = max(1, grown.size_bytes)
     merged: dict[str, Suspect] = {}
     for one in collected:
-        suspect = _suspect(now, one, sums, retainers, retained, total)
+        suspect = _suspect(now, grown, one, sums, retainers, retained)
         known = merged.get(suspect.signature)
         merged[suspect.signature] = _joined(known, suspect) if known else suspect
     return sorted(merged.values(), key=lambda suspect: -suspect.size_bytes)
@@ -172,7 +184,7 @@ def _joined(one: Suspect, other: Suspect) -> Suspect:
     )
 
 
-class _top_held:
+class _HeldAt:
     """What the way to a node begins with."""
 
     def __init__(self, tree: Tree, retainers: Retainers) -> None:
@@ -187,11 +199,11 @@ class _top_held:
 
 def _suspect(
     now: Snapshot,
+    grown: Growth,
     one: Collected,
     sums: Column,
     retainers: Retainers,
     retained: Column,
-    total: int,
 ) -> Suspect:
     grows_itself = one.holder is not None and 2 * one.own_bytes > one.size_bytes
     objects, type_name, sample = _main_branch(now, one, sums)
@@ -201,24 +213,24 @@ def _suspect(
     way = retainers.way(sample)
     to_holder = way if one.holder is None else retainers.way(one.holder)
     finalizer = _has_finalizer(now, one.branches if one.holder is None else [one.holder, sample])
-    pattern = recognise(to_holder, type_name, finalizer, grows_itself)
+    if one.is_chain:
+        assert one.holder is not None
+        way, type_name = to_holder, now.type_name(one.holder)
+        same = now.types == now.types[one.holder]
+        objects = int((same & grown.is_new).sum())
+    pattern = recognise(to_holder, type_name, finalizer, grows_itself, one.is_chain)
     return Suspect(
         size_bytes=one.size_bytes,
-        share=one.size_bytes / total,
+        share=one.size_bytes / max(1, grown.size_bytes),
         objects=objects,
         type_name=type_name,
-        path=path_text(to_holder if grows_itself else way, hides_last=not grows_itself),
+        path=path_text(to_holder if grows_itself else way, not (grows_itself or one.is_chain)),
         also=tuple(_others(now, sample, retainers)),
         pattern=pattern.name,
         advice=pattern.advice,
         retained_bytes=0 if one.holder is None else int(retained[one.holder]),
-        signature=_signature(to_holder, type_name, pattern),
+        signature=to_holder.signature,
     )
-
-
-def _signature(way: Way, type_name: str, pattern: Pattern) -> str:
-    del type_name, pattern
-    return way.signature
 
 
 def _main_branch(now: Snapshot, one: Collected, sums: Column) -> tuple[int, str, Optional[int]]:
@@ -247,24 +259,18 @@ def _one_of(container: str) -> str:
 
 
 def _has_finalizer(now: Snapshot, nodes: Sequence[int] | Column) -> bool:
-    names = {short(now.type_name(int(node))) for node in nodes[:_FINALIZERS_SAMPLED]}
-    types = np.flatnonzero(now.types == _index(now.type_names, "builtins.type"))
-    del names
-    by_id = {int(now.ids[node]): int(node) for node in types}
-    for node in nodes[:_FINALIZERS_SAMPLED]:
-        for referent in now.graph.referents(int(node)).tolist():
-            if int(now.ids[referent]) in by_id and _defines(now, referent, "__del__"):
-                return True
-    return False
+    classes = {
+        referent
+        for node in nodes[:_FINALIZERS_SAMPLED]
+        for referent in now.graph.referents(int(node)).tolist()
+        if now.type_name(referent) == "builtins.type"
+    }
+    return any(_defines(now, node, "__del__") for node in classes)
 
 
 def _defines(now: Snapshot, class_node: int, name: str) -> bool:
     places = [class_node, *now.graph.referents(class_node).tolist()]
     return any(found.text == name for place in places for found in now.names.of(place))
-
-
-def _index(names: list[str], name: str) -> int:
-    return names.index(name) if name in names else NONE
 
 
 def _others(now: Snapshot, sample: int, retainers: Retainers) -> list[str]:

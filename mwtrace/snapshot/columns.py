@@ -91,6 +91,7 @@ class Objects:
     sizes: Column  # u64, shallow
     type_names: list[str]
     truncated: str  # why the writer left objects out; "" if it did not
+    doubles: int  # rows of objects that had one already, left out
     broke_off: bool  # the file has no end: what is here was salvaged
 
     @property

@@ -37,6 +37,16 @@ class Children:
         begin, end = np.searchsorted(self._keys, np.array([node, node + 1], np.uint64))
         return self._sorted[begin:end]
 
+    def below(self, nodes: Column) -> Column:
+        """Return nodes and all that is under them, level by level."""
+        levels = [nodes]
+        while len(levels[-1]):
+            begins = np.searchsorted(self._keys, levels[-1], "left")
+            counts = np.searchsorted(self._keys, levels[-1], "right") - begins
+            starts = np.repeat(begins - np.cumsum(counts) + counts, counts)
+            levels.append(self._sorted[starts + np.arange(len(starts))])
+        return np.concatenate(levels)
+
     def top(self) -> Column:
         return self.of(NONE)
 

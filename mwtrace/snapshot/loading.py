@@ -91,11 +91,26 @@ class _Loading:
         ids = self.column("ids", np.uint64)
         types, type_names = self._types()
         sizes = self.column("sizes", np.uint32).astype(np.uint64)
-        self._check_ids(ids)
+        if len(ids) >= NONE // 2:
+            raise corrupt(self.path, "it has more objects than can be numbered")
+        kept = _first_ones(ids)
+        doubles = len(ids) - len(kept)
+        if doubles:
+            self._keep_only(kept, len(ids))
+            ids, types, sizes = ids[kept], types[kept], sizes[kept]
         self._put_big_sizes(ids, sizes)
         end = self.end or {}
         truncated = str(end.get("reason") or "no reason given") if end.get("truncated") else ""
-        common = (self.path, self.header, ids, types, sizes, type_names, truncated[:TEXT_MAX])
+        common = (
+            self.path,
+            self.header,
+            ids,
+            types,
+            sizes,
+            type_names,
+            truncated[:TEXT_MAX],
+            doubles,
+        )
         if not self.with_edges:
             return Objects(*common, self.end is None)
         refcounts = self.column("refcounts", np.uint32)
@@ -113,16 +128,19 @@ class _Loading:
             outside_names,
         )
 
-    def _check_ids(self, ids: Column) -> None:
-        if len(ids) >= NONE // 2:
-            raise corrupt(self.path, "it has more objects than can be numbered")
-        self._resolve(ids, np.empty(0, np.uint64))
-
-    def _resolve(self, ids: Column, wanted: Column) -> Column:
-        try:
-            return resolve(ids, wanted)
-        except FileExistsError:
-            raise corrupt(self.path, "an object comes twice") from None
+    # A writer that cannot remember all it wrote may write an object twice; the first row counts.
+    def _keep_only(self, kept: Column, count: int) -> None:
+        if not self.with_edges:
+            return
+        counts = self.column("counts", np.uint32)
+        is_kept = np.zeros(count, bool)
+        is_kept[kept] = True
+        for name, values, mask in (
+            ("counts", counts, is_kept),
+            ("refcounts", self.column("refcounts", np.uint32), is_kept),
+            ("referents", self.column("referents", np.uint64), np.repeat(is_kept, counts)),
+        ):
+            self.keep(name, values[mask])
 
     def _types(self) -> tuple[Column, list[str]]:
         type_ids = self.column("type_ids", np.uint64)
@@ -132,7 +150,7 @@ class _Loading:
 
     def _put_big_sizes(self, ids: Column, sizes: Column) -> None:
         pairs = self.column("bigs", np.uint64).reshape(-1, 2)
-        nodes = self._resolve(ids, np.ascontiguousarray(pairs[:, 0]))
+        nodes = resolve(ids, np.ascontiguousarray(pairs[:, 0]))
         known = nodes != NONE
         sizes[nodes[known]] = pairs[known, 1]
 
@@ -140,11 +158,11 @@ class _Loading:
         counts = self.column("counts", np.uint32)
         offsets = np.zeros(len(ids) + 1, np.uint64)
         np.cumsum(counts, out=offsets[1:])
-        return Graph(offsets, self._resolve(ids, self.column("referents", np.uint64)))
+        return Graph(offsets, resolve(ids, self.column("referents", np.uint64)))
 
     def _names(self, ids: Column) -> tuple[Names, int]:
-        sources = self._resolve(ids, self.column("name_sources", np.uint64))
-        targets = self._resolve(ids, self.column("name_targets", np.uint64))
+        sources = resolve(ids, self.column("name_sources", np.uint64))
+        targets = resolve(ids, self.column("name_targets", np.uint64))
         inside = (sources != NONE) & (targets != NONE)
         texts = self.column("name_texts", np.uint32)
         kinds = self.column("name_kinds", np.uint8)
@@ -153,7 +171,7 @@ class _Loading:
 
     def _roots(self, ids: Column) -> list[Root]:
         wanted = np.array([root[0] for root in self.roots], np.uint64)
-        nodes = self._resolve(ids, wanted)
+        nodes = resolve(ids, wanted)
         return [
             Root(int(node), self.strings[text], RootKind(kind))
             for node, (_, text, kind) in zip(nodes, self.roots)
@@ -291,6 +309,13 @@ _TAKE = {
     ChunkKind.ROOT: _Loading.take_roots,
     ChunkKind.END: _Loading.take_end,
 }
+
+
+def _first_ones(ids: Column) -> Column:
+    """Return where each id comes for the first time, ascending."""
+    _, first = np.unique(ids, return_index=True)
+    first.sort()
+    return first
 
 
 def _header(fields: dict[str, Any]) -> Header:

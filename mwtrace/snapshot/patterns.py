@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 
 from mwtrace.snapshot.format import EdgeKind
+from mwtrace.snapshot.retainers import THREAD_LOCAL as THREAD_LOCAL_ROOT
 from mwtrace.snapshot.retainers import Held, Way, short
 
 
@@ -52,10 +53,13 @@ LOCAL = Pattern(
 )
 CONTAINER = Pattern("a module-level container that grows", "bound it")
 ATTRIBUTE = Pattern("an unbounded cache or container of a long-lived object", "bound it")
+CHAIN = Pattern("a linked list that grows", "cut it: drop the links that are not needed any more")
 ITSELF = Pattern("a buffer that grows", "empty it once it was used")
 
 
-def recognise(way: Way, entry_type: str, has_finalizer: bool, grows_itself: bool) -> Pattern:
+def recognise(
+    way: Way, entry_type: str, has_finalizer: bool, grows_itself: bool, is_chain: bool
+) -> Pattern:
     """Name the shape of a leak whose growth collects at the end of a way."""
     types = [short(step.type_name) for step in way.steps]
     names = [step.name for step in way.steps if step.name is not None]
@@ -64,7 +68,7 @@ def recognise(way: Way, entry_type: str, has_finalizer: bool, grows_itself: bool
         return LRU_CACHE
     if way.held is Held.CYCLE:
         return CYCLE_FINALIZER if has_finalizer else CYCLE
-    is_local = way.root_text == "a threading.local"
+    is_local = way.root_text == THREAD_LOCAL_ROOT
     if is_local or any(n.kind is EdgeKind.THREAD_LOCAL for n in names) or "_local" in types:
         return THREAD_LOCAL
     if way.held is Held.NATIVE:
@@ -73,6 +77,8 @@ def recognise(way: Way, entry_type: str, has_finalizer: bool, grows_itself: bool
         return EXCEPTION
     if entry in _SUSPENDED:
         return SUSPENDED
+    if is_chain and way.held not in (Held.NATIVE, Held.CYCLE):
+        return CHAIN
     said = " ".join(n.text for n in names if n.kind is not EdgeKind.KEY)
     if entry in _CALLABLE or (_LISTENERS.search(said) and not grows_itself):
         return LISTENERS

@@ -52,6 +52,9 @@ _ENTRY = {
 }
 
 
+THREAD_LOCAL = "a threading.local"
+
+
 class Held(enum.Enum):
     """What is at the beginning of a way."""
 
@@ -78,7 +81,7 @@ class Way(NamedTuple):
 
     @property
     def text(self) -> str:
-        return "".join([_beginning(self), *(_words(step) for step in self.steps[1:])])
+        return "".join([self.root_text, *(_words(step) for step in self.steps[1:])])
 
     @property
     def signature(self) -> str:
@@ -149,9 +152,15 @@ class Retainers:
         kind = short(self._snapshot.type_name(node))
         if held is Held.CYCLE:
             return f"a cycle of {kind}"
-        if kind == "dict" and self._has_locals:
-            return "a threading.local"
+        if kind == "dict" and self._looks_local(node):
+            return THREAD_LOCAL
         return f"native code -> {kind}"
+
+    # A thread's values are in a dict that only the interpreter holds; so are the dicts of types
+    # that are written in C, but those have methods in them.
+    def _looks_local(self, node: int) -> bool:
+        names = self._snapshot.names.of(node) if self._has_locals else []
+        return bool(names) and not any(name.text.startswith("__") for name in names)
 
     def _steps(self, chain: Sequence[int]) -> list[Step]:
         snapshot = self._snapshot
@@ -159,6 +168,8 @@ class Retainers:
         for at, node in enumerate(chain):
             name = snapshot.names.find(chain[at - 1], node) if at else None
             from_type = snapshot.type_name(chain[at - 1]) if at else ""
+            if name is not None and steps and steps[-1].type_name in _NAMESPACES:
+                name = EdgeName(name.text, EdgeKind.ATTRIBUTE)
             step = Step(node, snapshot.type_name(node), name, from_type)
             if 0 < at < len(chain) - 1 and self._is_passed_over(steps[-1], step, chain[at + 1]):
                 continue
@@ -176,10 +187,7 @@ class Retainers:
             return True
         if step.type_name not in ("builtins.dict", "builtins.mappingproxy") or step.name:
             return False
-        if before.type_name in _DICTLESS:
-            return False
-        name = self._snapshot.names.find(step.node, next_node)
-        return name is None or name.kind is not EdgeKind.KEY
+        return before.type_name not in _DICTLESS
 
 
 _DICTLESS = {
@@ -187,16 +195,13 @@ _DICTLESS = {
     for module in ("builtins", "collections")
     for name in (*_ENTRY, "cell", "frame", "method", "generator", "coroutine")
 }
+_NAMESPACES = ("types.SimpleNamespace", "argparse.Namespace", "_thread._local")
 _HELD = {RootKind.MODULE: Held.MODULE, RootKind.FRAME: Held.FRAME}
 
 
 def short(type_name: str) -> str:
     """A type's name as people say it: without ``builtins.``, and without its module."""
     return type_name.rsplit(".", 1)[-1]
-
-
-def _beginning(way: Way) -> str:
-    return way.root_text
 
 
 def _words(step: Step) -> str:

@@ -30,6 +30,7 @@ class Collected(NamedTuple):
     size_bytes: int
     own_bytes: int  # by which the holder itself grew
     branches: Column  # the nodes right under the holder, all small
+    is_chain: bool = False  # each under the one before: a linked list
 
 
 class _Seen(NamedTuple):
@@ -61,7 +62,7 @@ def collect(
         if chain.times >= CHAIN_MIN and int(sums[chain.head]) - int(sums[node]) >= least:
             below = children.of(chain.head)
             size = int(sums[chain.head])
-            found.append(Collected(chain.head, held(chain.head), size, 0, below))
+            found.append(Collected(chain.head, held(chain.head), size, 0, below, True))
             continue
         below = children.of(node)
         below = below[sums[below] > 0]

@@ -1,7 +1,7 @@
-"""Leaks in one of the shapes that programs leak in, and snapshots itself when told.
+"""Leaks in one of the shapes that programs leak in; writes a snapshot when it is asked to.
 
-usage: leak_shapes.py SHAPE. Says "ready"; then, per line of input: "grow N" leaks N objects,
-"snapshot PATH" writes one; both are answered by "done".
+usage: leak_shapes.py SHAPE. Says "ready"; then, per line of input, leaks so many objects and says
+"done".
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import gc
 import sys
 import threading
 import types
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from graph_writer import write_own
+from mwtrace.snapshot import hook
 
 
 class Session:
@@ -50,7 +48,7 @@ def listeners(number):
     app.listeners.append(functools.partial(print, Session(number)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def lookup(number):
     return Session(number)
 
@@ -84,22 +82,11 @@ def exception_frames(number):
 
 
 local = threading.local()
-jobs: collections.deque = collections.deque()
-wake, woken = threading.Semaphore(0), threading.Semaphore(0)
-
-
-def _work():
-    local.sessions = []
-    while True:
-        wake.acquire()
-        local.sessions.append(Session(jobs.pop()))
-        woken.release()
+local.sessions = []
 
 
 def thread_local(number):
-    jobs.append(number)
-    wake.release()
-    woken.acquire()
+    local.sessions.append(Session(number))
 
 
 class Node:
@@ -147,30 +134,18 @@ def defaultdict_of_lists(number):
     app.by_user["everybody"].append(Session(number))
 
 
-def churn(count):
-    """What a healthy program does besides: objects that come and go, a cache that is bounded."""
-    return [Session(n) for n in range(count)]
-
-
 def main() -> None:
     shape = sys.argv[1]
     leak = closure if shape == "closure" else lookup if shape == "lru_cache" else globals()[shape]
-    if shape == "thread_local":
-        threading.Thread(target=_work, name="worker", daemon=True).start()
     if shape == "cycle_with_finalizer":
         gc.disable()
+    hook.install()
     number = 0
     print("ready", flush=True)
     for line in sys.stdin:
-        word, argument = line.split()
-        flight = churn(300)
-        if word == "grow":
-            for _ in range(int(argument)):
-                number += 1
-                leak(number)
-        else:
-            write_own(Path(argument), service="shop")
-        del flight
+        for _ in range(int(line)):
+            number += 1
+            leak(number)
         print("done", flush=True)
 
 

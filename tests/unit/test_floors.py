@@ -29,7 +29,6 @@ FLOOR = {
     "tracer": 2,
     "escalation": 6,
     "registry": 4,
-    "snapshot": 3,
     "sources": 4,
     "verdicts": 4,
     "tell": 4,
@@ -56,6 +55,7 @@ FLOOR = {
     "serving": 10,
     "units": 9,
     "keeping": 8,  # knows the daemon's parts, as its tellers do
+    "analyzing": 10,
     "snapping": 10,
 }
 # Rooms that may know less than their floor allows.
