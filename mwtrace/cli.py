@@ -685,6 +685,45 @@ def analyze(
     analyze(files, as_json, html, int(memory), salvage, top)
 
 
+@cli.command()
+@click.argument("process", metavar="PID|SERVICE")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(5.0, 3600.0),
+    default=60.0,
+    show_default=True,
+    help="How long to watch and trace.",
+)
+@click.option(
+    "--snapshot",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="One, two or three of them, oldest first.  [default: the newest of its pid]",
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default="/var/lib/mwtrace/snapshots",
+    show_default=True,
+    help="Where snapshots are kept.",
+)
+@click.option("--json", "as_json", is_flag=True, help="All figures as JSON.")
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page.")
+def report(
+    process: str,
+    seconds: float,
+    files: tuple[Path, ...],
+    directory: Path,
+    as_json: bool,
+    html: Optional[Path],
+) -> None:
+    """Put all about one leak on a page: slope, kind, sites, holders, retainer paths."""
+    from mwtrace.reporting import Asked, report
+
+    report(Asked(process, seconds, files, directory), as_json, html)
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line; exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)

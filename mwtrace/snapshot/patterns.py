@@ -22,6 +22,7 @@ class Pattern(NamedTuple):
 _LISTENERS = re.compile(r"listener|callback|handler|observer|subscri|hook|signal|receiver", re.I)
 _CALLABLE = {"function", "method", "partial", "builtin_function_or_method"}
 _SUSPENDED = {"generator", "coroutine", "async_generator", "Task", "_asyncio.Task", "Future"}
+_CACHES = {"dict", "OrderedDict", "defaultdict"}
 _CONTAINERS = {"dict", "list", "set", "deque", "OrderedDict", "defaultdict", "Counter"}
 
 NATIVE = Pattern(
@@ -52,7 +53,8 @@ LOCAL = Pattern(
     "a local variable of a running function that grows", "bound it, or empty it in the loop"
 )
 CONTAINER = Pattern("a module-level container that grows", "bound it")
-ATTRIBUTE = Pattern("an unbounded cache or container of a long-lived object", "bound it")
+CACHE = Pattern("an unbounded cache", "bound it")
+COLLECTION = Pattern("an unbounded collection of a long-lived object", "bound it")
 CHAIN = Pattern("a linked list that grows", "cut it: drop the links that are not needed any more")
 ITSELF = Pattern("a buffer that grows", "empty it once it was used")
 
@@ -92,7 +94,7 @@ def recognise(
         return CLASS
     if way.held is Held.MODULE and len(types) == 2:
         return CONTAINER
-    return ATTRIBUTE
+    return CACHE if types[-1] in _CACHES else COLLECTION
 
 
 def _is_exception(name: str) -> bool:

@@ -41,8 +41,8 @@ FLOOR = {
     "outlets": 9,
     "alert_options": 10,
     "watching": 10,
-    "cli": 11,
-    "__main__": 12,
+    "cli": 12,
+    "__main__": 13,
     "incidents": 5,
     "tracing": 5,  # reports as profiles, so it is above tell
     "lookup": 9,
@@ -56,6 +56,7 @@ FLOOR = {
     "units": 9,
     "keeping": 8,  # knows the daemon's parts, as its tellers do
     "analyzing": 10,
+    "reporting": 11,
     "snapping": 10,
 }
 # Rooms that may know less than their floor allows.
