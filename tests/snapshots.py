@@ -12,6 +12,7 @@ from mwtrace.snapshot.store import Store, StoreLimits
 from mwtrace.snapshot.taking import Taker, TakingLimits
 
 DEADLINE_S = 60.0
+_WORTH_A_WAIT = (Outcome.REFUSED.value, Outcome.BUSY.value)
 MODULE, CACHE_DICT, CACHE, SESSION_TYPE, FIRST = 0x1000, 0x1010, 0x1020, 0x1030, 0x10000
 TYPES = [
     (1, "builtins.module", 0),
@@ -54,8 +55,8 @@ def take(folder: Path, pid: int) -> Path:
         taker = Taker(Host(), store, TakingLimits())
         while True:
             taken = taker.take(Host().process_id(pid), "shop", "asked", is_asked=True)
-            is_busy = taken.outcome == Outcome.REFUSED.value and "another" in taken.reason
-            if not is_busy or time.monotonic() > deadline_s:
+            # Another one's on this host, or its own last one, is still being written.
+            if taken.outcome not in _WORTH_A_WAIT or time.monotonic() > deadline_s:
                 break
             time.sleep(0.05)  # between looks at who else takes one
         assert taken.is_taken, taken
