@@ -26,7 +26,11 @@ TRUTH = {
     "generators": ("__main__.tasks{…} -> generator", "generator", "generators or tasks"),
     "held_by_native": ("native code -> Session", "Session", "native code"),
     "linked_list": ("__main__.chain.last", "Link", "linked list"),
-    "defaultdict_of_lists": ("__main__.app.by_user['…'][…] -> Session", "Session", "unbounded collection"),
+    "defaultdict_of_lists": (
+        "__main__.app.by_user['…'][…] -> Session",
+        "Session",
+        "unbounded collection",
+    ),
 }
 LEAKED = 1000
 ALL_SEEN = pytest.approx(LEAKED, rel=0.1)  # an address that is used again counts as old
