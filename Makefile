@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c tests/fuzz/*.[ch])
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb fuzz bench-fleet bench-serve soak bench-snapshot soak-snapshot clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb fuzz bench-fleet bench-serve soak bench-snapshot soak-snapshot bench-analyze clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -95,6 +95,9 @@ bench-explain: build ## what reading a process's memory costs, and how right it 
 bench-tell: build ## what telling costs: scrapes, pages, memory, and how soon an alert is there
 	$(BIN)/python tests/bench/tell.py
 	$(BIN)/python tests/bench/alerts.py
+
+bench-analyze: build ## time and memory of analysing snapshots of 5 million objects
+	$(BIN)/python tests/bench/analyze.py
 
 # memray is a peer: it gets an environment of its own, and attaches by gdb.
 bench-trace: build ## what tracing costs and how right it is, beside bcc's memleak and memray (root)

@@ -148,8 +148,8 @@ install_mwtrace() {
 		--exclude='*.so' --exclude='*.egg-info' -cf - . | tar -C "$copy" -xf -
 	say "building mwtrace and installing it into $PREFIX"
 	# From a folder, pip installs the same version again, which is what we want.
-	# trace: the disassembler that finds where a probe is cheap.
-	"$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "${copy}[trace]"
+	# trace: the disassembler that finds where a probe is cheap. analyze: numpy, for snapshots.
+	"$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "${copy}[trace,analyze]"
 	(cd / && "$PREFIX/bin/python" -c 'import mwtrace.capi')
 	mkdir -p "$(dirname "$LINK")"
 	ln -sfn "$PREFIX/bin/mwtrace" "$LINK"
@@ -160,6 +160,15 @@ install_mwtrace() {
 	say "done: $LINK is mwtrace"
 }
 
+# Ubuntu has Chromium as a snap only: the tests of pages are skipped there.
+install_browser() {
+	if [ -n "$(apt-cache madison chromium-headless-shell 2>/dev/null)" ]; then
+		install_packages chromium-headless-shell
+	else
+		say "no chromium-headless-shell here: tests of pages are skipped"
+	fi
+}
+
 prepare_development() {
 	# shellcheck disable=SC2086
 	install_packages $PACKAGES $BCC_PACKAGES $DEV_PACKAGES
@@ -168,6 +177,7 @@ prepare_development() {
 	# shellcheck disable=SC2086
 	(install_packages $DEV_ALLOCATORS) || say "some allocators could not be had: tests with them are skipped"
 	need_python
+	install_browser
 	say "making $SOURCE/.venv"
 	make -C "$SOURCE" PYTHON="$PYTHON" venv
 	say "fetching pprof, which reads our profiles back in tests"

@@ -21,15 +21,9 @@ HEADERS += ["trace_events.h", "remote.h", "symbols.h", "branches.h"]
 HEADERS += ["links_tracepoint.h", "links_uprobe.h", "links_perf.h"]
 HEADERS += ["calibrate.h", "governor.h", "release.h", "sharing.h"]
 HEADERS += ["live.h", "ranges.h", "stacks.h", "ticks.h", "sites.h", "tracer.h", "audit.h"]
-HEADERS += [
-    "privilege.h",
-    "regions.h",
-    "pyobject.h",
-    "census.h",
-    "holders.h",
-    "arenas.h",
-    "threads.h",
-]
+HEADERS += ["privilege.h"]
+HEADERS += ["graph.h", "dominators.h", "nearest.h"]
+HEADERS += ["regions.h", "pyobject.h", "census.h", "holders.h", "arenas.h", "threads.h"]
 SOURCES = sorted(f"cext/{path.name}" for path in (ROOT / "cext").glob("*.c"))
 DEPENDS = [f"{d}/{path.name}" for d in INCLUDE_DIRS for path in (ROOT / d).glob("*.h")]
 # cffi's generated file needs -Wno-unused-function. -Werror is `make check`'s, by MW_CFLAGS: a newer

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -351,6 +351,14 @@ def _levels(fits: CData) -> tuple[tuple[Fit, ...], ...]:
 
 def _fit(fit: CData) -> Fit:
     return Fit(*_fit_fields(fit))._replace(rise_bytes=tuple(fit.rise_bytes))
+
+
+def fit_samples(times_s: Sequence[float], sizes_bytes: Sequence[float]) -> Fit | None:
+    """Describe one column of samples, times ascending; None if they are too few."""
+    ret = ffi.new("struct mw_fit *")
+    times, sizes = ffi.new("double[]", list(times_s)), ffi.new("double[]", list(sizes_bytes))
+    rc = lib.mw_fit_compute(times, sizes, len(times_s), ret)
+    return None if rc < 0 else _fit(ret[0])
 
 
 def _unnamed(unnamed: CData) -> Unnamed:

@@ -648,6 +648,82 @@ def hook(python: Optional[Path], remove: Optional[Path]) -> None:
         click.echo(placing.FOLDER)
 
 
+@cli.command()
+@click.argument("files", metavar="A [B [C]]", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="All figures as JSON.")
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page.")
+@click.option(
+    "--memory",
+    callback=_quantity(parse_size),
+    default="8G",
+    show_default=True,
+    metavar="SIZE",
+    help="What analysing may take.",
+)
+@click.option("--salvage", is_flag=True, help="Take what there is of a file that breaks off.")
+@click.option(
+    "--top", type=click.IntRange(1, 5000), default=20, show_default=True, help="Types to tell."
+)
+def analyze(
+    files: tuple[Path, ...],
+    as_json: bool,
+    html: Optional[Path],
+    memory: float,
+    salvage: bool,
+    top: int,
+) -> None:
+    """Say who holds the memory of one process, from snapshots; of two or three, what grew.
+
+    \b
+    mwtrace analyze before.mwsnap after.mwsnap
+    mwtrace analyze 1.mwsnap 2.mwsnap 3.mwsnap --html heap.html
+    """
+    from mwtrace.analyzing import analyze
+
+    if not 1 <= len(files) <= 3:
+        raise ConfigError("name one, two or three snapshots, oldest first")
+    analyze(files, as_json, html, int(memory), salvage, top)
+
+
+@cli.command()
+@click.argument("process", metavar="PID|SERVICE")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(5.0, 3600.0),
+    default=60.0,
+    show_default=True,
+    help="How long to watch and trace.",
+)
+@click.option(
+    "--snapshot",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="One, two or three of them, oldest first.  [default: the newest of its pid]",
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default="/var/lib/mwtrace/snapshots",
+    show_default=True,
+    help="Where snapshots are kept.",
+)
+@click.option("--json", "as_json", is_flag=True, help="All figures as JSON.")
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a page.")
+def report(
+    process: str,
+    seconds: float,
+    files: tuple[Path, ...],
+    directory: Path,
+    as_json: bool,
+    html: Optional[Path],
+) -> None:
+    """Put all about one leak on a page: slope, kind, sites, holders, retainer paths."""
+    from mwtrace.reporting import Asked, report
+
+    report(Asked(process, seconds, files, directory), as_json, html)
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> None:
     """Run the command line; exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -4,6 +4,7 @@ MwtraceError
 ├── ConfigError          the operator asked for something impossible
 ├── HostError            this machine cannot run us (kernel, privilege)
 │   └── EngineError      the kernel took no BPF program from us
+├── SnapshotError        a snapshot's file is not there, not whole or not one of ours
 └── ProcessError         one watched process; never stops the others
     ├── ProcessGone      it ended, or its pid now means another process
     └── ProcessUnreadable  it is there, but the kernel did not tell us about it
@@ -65,3 +66,7 @@ class ProcessUnreadable(ProcessError):
     def __init__(self, message: str, reason: Unreadable) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class SnapshotError(MwtraceError):
+    exit_code = 5

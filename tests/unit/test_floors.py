@@ -24,11 +24,11 @@ FLOOR = {
     "remote": 2,
     "cpython": 3,
     "probes": 3,  # which functions to probe is asked of host's ELF facts
+    "snapshot": 3,
     "aggregator": 2,
     "tracer": 2,
     "escalation": 6,
     "registry": 4,
-    "snapshot": 3,
     "sources": 4,
     "verdicts": 4,
     "tell": 4,
@@ -41,8 +41,8 @@ FLOOR = {
     "outlets": 9,
     "alert_options": 10,
     "watching": 10,
-    "cli": 11,
-    "__main__": 12,
+    "cli": 12,
+    "__main__": 13,
     "incidents": 5,
     "tracing": 5,  # reports as profiles, so it is above tell
     "lookup": 9,
@@ -55,6 +55,8 @@ FLOOR = {
     "serving": 10,
     "units": 9,
     "keeping": 8,  # knows the daemon's parts, as its tellers do
+    "analyzing": 10,
+    "reporting": 11,
     "snapping": 10,
 }
 # Rooms that may know less than their floor allows.
