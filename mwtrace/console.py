@@ -149,7 +149,7 @@ class JsonLines:
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         if self._is_wanted(_subject_of(snapshot)):
-            print(snapshot_json(snapshot), file=self._file, flush=True)
+            print(snapshot_json(snapshot, anchor()), file=self._file, flush=True)
 
     def on_oom_kill(self, oom_kill: OomKill, service: Optional[Service]) -> None:
         line = oom_json_line(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from mwtrace.console import anchor
 from mwtrace.errors import ProcessError
 from mwtrace.host.procfs import Host
 from mwtrace.lookup import find_process
@@ -80,7 +81,7 @@ def take(wish: Wish) -> int:
 
 def _tell(snapshot: Snapshot, as_json: bool, unicode: bool) -> None:
     if as_json:
-        print(snapshot_json(snapshot), flush=True)
+        print(snapshot_json(snapshot, anchor()), flush=True)
     elif snapshot.is_taken:
         print(snapshot_line(snapshot, unicode), flush=True)
     else:

@@ -6,7 +6,6 @@ The schema of the object is ``docs/json.md``; whoever changes one changes the ot
 from __future__ import annotations
 
 import json
-import time
 
 from mwtrace.model import Snapshot
 from mwtrace.tell.cells import printable
@@ -26,9 +25,8 @@ def snapshot_line(snapshot: Snapshot, unicode: bool = True) -> str:
     return f"SNAPSHOT {who}: {printable(snapshot.path, unicode)}, {', '.join(facts)}"
 
 
-def snapshot_json(snapshot: Snapshot) -> str:
+def snapshot_json(snapshot: Snapshot, anchor: WallAnchor) -> str:
     """The same as one JSON object on one line; see ``docs/json.md``."""
-    anchor = WallAnchor(time.monotonic(), time.time())
     told = {
         "schema_version": SCHEMA_VERSION,
         "event": "snapshot",

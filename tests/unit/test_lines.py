@@ -20,6 +20,7 @@ from mwtrace.model import (
     Service,
     ServiceKind,
     Site,
+    Snapshot,
     Subject,
     SubjectId,
     Verdict,
@@ -27,6 +28,7 @@ from mwtrace.model import (
 )
 from mwtrace.tell import lines, losses
 from mwtrace.tell.sender import RESULTS
+from mwtrace.tell.snapshots import snapshot_json
 from mwtrace.tell.units import WallAnchor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +37,17 @@ ANCHOR = WallAnchor(monotonic_s=5000.0, unix_s=1_784_635_845.0)  # 1000 s: 2026-
 
 ORDERS = Service("orders.service", ServiceKind.UNIT)
 PROCESS = ProcessId(4711, 12_345_678_901)
+SNAPSHOT = Snapshot(
+    1000.0,
+    PROCESS,
+    "orders.service",
+    "leaking",
+    "taken",
+    "/var/lib/mwtrace/snapshots/orders.service-4711-20260721T110405.123Z-leaking.mwsnap",
+    18_123_456,
+    4_312_345,
+    0.0076,
+)
 LEAK = Judgement(
     Verdict.LEAKING,
     since_s=820.0,
@@ -167,6 +180,7 @@ def test_an_object_is_what_the_documentation_shows() -> None:
         lines.json_object(change(), ANCHOR),
         json.loads(lines.finding_json_line(news(), ANCHOR)),
         json.loads(lines.oom_json_line(1000.0, PROCESS, ORDERS, b"python3", 990 * MIB, ANCHOR)),
+        json.loads(snapshot_json(SNAPSHOT, ANCHOR)),
     ]
 
 
@@ -176,7 +190,14 @@ def test_every_key_is_documented_and_every_documented_key_exists() -> None:
     oom_kill = json.loads(lines.oom_json_line(1000.0, PROCESS, None, b"", 0, ANCHOR))
     verdict = list(lines.json_object(change(), ANCHOR))
     found = lines.finding_object(finding(), ANCHOR)
-    assert documented == [*verdict, *found, *(key for key in oom_kill if key not in verdict)]
+    snapshot = list(json.loads(snapshot_json(SNAPSHOT, ANCHOR)))
+    snapshot = snapshot[snapshot.index("why") :]  # what comes before is every object's
+    assert documented == [
+        *verdict,
+        *found,
+        *(key for key in oom_kill if key not in verdict),
+        *snapshot,
+    ]
 
 
 def test_a_verdict_ends_with_what_grows_and_what_to_do() -> None:
