@@ -30,7 +30,7 @@ HEADERS += [
     "arenas.h",
     "threads.h",
 ]
-HEADERS += ["pack.h", "outside.h"]
+HEADERS += ["pack.h", "outside.h", "stopped.h", "in_root.h"]
 SOURCES = sorted(f"cext/{path.name}" for path in (ROOT / "cext").glob("*.c"))
 DEPENDS = [f"{d}/{path.name}" for d in INCLUDE_DIRS for path in (ROOT / d).glob("*.h")]
 # cffi's generated file needs -Wno-unused-function. -Werror is `make check`'s, by MW_CFLAGS: a newer
