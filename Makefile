@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 C_FILES := $(wildcard bpf/*.c bpf/*.h cext/*.c cext/*.h tests/targets/*.c tests/bench/*.c tests/fuzz/*.[ch])
 ASAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb fuzz bench-fleet bench-serve soak bench-snapshot soak-snapshot bench-analyze clean
+.PHONY: help venv newer-pythons other-glibcs build check test test-kernel test-slow asan bench-watch bench-explain bench-tell bench-trace bench-corpus wheel deb fuzz bench-fleet bench-serve soak bench-snapshot soak-snapshot bench-analyze bench-outside soak-inject clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -119,6 +119,12 @@ bench-snapshot: build ## what a snapshot costs the process that is asked (root)
 
 soak-snapshot: build ## 500 snapshots in a row of busy programs, on every CPython; hours (root)
 	MWTRACE_KERNEL_TESTS=1 MWTRACE_SOAK=500 $(BIN)/pytest -k in_a_row tests/kernel/test_snapshot.py
+
+soak-inject: build ## 200 injections into a busy program, per CPython (root; minutes)
+	MWTRACE_KERNEL_TESTS=1 MWTRACE_INJECTIONS=200 $(BIN)/pytest -v tests/kernel/test_inject.py -k every_script
+
+bench-outside: build ## the outside snapshot writer: pace, size, memory, beside the hook's child (root)
+	$(BIN)/python tests/bench/outside.py
 
 clean: ## remove everything that was built, and .venv
 	rm -rf build dist *.egg-info $(VENV) mwtrace/_bpf mwtrace/_systemd mwtrace/_cext*.so .mypy_cache .pytest_cache .ruff_cache

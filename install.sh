@@ -9,7 +9,7 @@ PREFIX=/opt/mwtrace
 LINK=/usr/local/bin/mwtrace # sudo's secure_path has this folder
 PYTHON=/usr/bin/python3     # the distribution's, whatever else is first in PATH
 SOURCE=$(cd "$(dirname "$0")" && pwd)
-PACKAGES="clang llvm gcc libc6-dev libbpf-dev libelf-dev python3 python3-dev python3-venv"
+PACKAGES="clang llvm gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev python3 python3-dev python3-venv"
 BCC_PACKAGES="python3-bpfcc"
 # systemd: one is booted in tests. It need not be what runs here.
 DEV_PACKAGES="make clang-format g++ valgrind age bpfcc-tools systemd util-linux procps"
@@ -54,7 +54,7 @@ need_distribution() {
 	case " $ID $ID_LIKE " in
 	*" debian "* | *" ubuntu "*) ;;
 	*) refuse "knows Debian and Ubuntu only, and this is $ID" \
-		"Install clang, llvm, gcc, libbpf >= $OLDEST_LIBBPF, libelf and Python >= 3.9 with their headers, then: pip install $SOURCE" ;;
+		"Install clang, llvm, gcc, libbpf >= $OLDEST_LIBBPF, libelf, zlib and Python >= 3.9 with their headers, then: pip install $SOURCE" ;;
 	esac
 }
 

@@ -24,6 +24,7 @@ HEADERS += ["live.h", "ranges.h", "stacks.h", "ticks.h", "sites.h", "tracer.h", 
 HEADERS += ["privilege.h"]
 HEADERS += ["graph.h", "dominators.h", "nearest.h"]
 HEADERS += ["regions.h", "pyobject.h", "census.h", "holders.h", "arenas.h", "threads.h"]
+HEADERS += ["pack.h", "outside.h", "stopped.h", "in_root.h"]
 SOURCES = sorted(f"cext/{path.name}" for path in (ROOT / "cext").glob("*.c"))
 DEPENDS = [f"{d}/{path.name}" for d in INCLUDE_DIRS for path in (ROOT / d).glob("*.h")]
 # cffi's generated file needs -Wno-unused-function. -Werror is `make check`'s, by MW_CFLAGS: a newer
@@ -48,7 +49,7 @@ def builder() -> FFI:
         "".join(f'#include "{header}"\n' for header in HEADERS),
         sources=SOURCES,
         include_dirs=INCLUDE_DIRS,
-        libraries=["bpf", "elf", "m"],
+        libraries=["bpf", "elf", "m", "z"],
         depends=DEPENDS,
         extra_compile_args=[*C_FLAGS, *os.environ.get("MW_CFLAGS", "").split()],
         extra_link_args=os.environ.get("MW_LDFLAGS", "").split(),

@@ -171,6 +171,16 @@ static int read_deque(struct mw_types *types, const uint8_t *here, uint64_t avai
 	return is_mapped(types, object->buffer, BLOCK_BYTES);
 }
 
+/* What follows an object of 3.13 and later: 8 bytes of sizes, then for each attribute a pointer and
+ * a place in the order. */
+static uint64_t inline_values(const struct mw_types *types, const struct mw_type *type, const uint8_t *here,
+			      uint64_t available)
+{
+	if (types->layout.minor < 13 || !(type->flags & MW_TPFLAG_INLINE_VALUES) || type->basic_bytes + 8 > available)
+		return 0;
+	return 8 + 9 * (uint64_t)here[type->basic_bytes];
+}
+
 /* Objects whose type says no more than basic and item size. */
 static int read_plain(struct mw_types *types, const uint8_t *here, uint64_t available, uint64_t room,
 		      struct mw_object *object)
@@ -195,14 +205,8 @@ static int read_plain(struct mw_types *types, const uint8_t *here, uint64_t avai
 		if (type->kind == MW_TYPE_FRAME || type->kind == MW_TYPE_CODE)
 			object->inline_bytes += items * type->item_bytes;
 	}
-	if (types->layout.minor >= 13 && (type->flags & MW_TPFLAG_INLINE_VALUES) &&
-	    type->basic_bytes + 8 <= available) {
-		/* The values follow the object: 8 bytes of sizes, a pointer and a place in the order for each. */
-		uint64_t capacity = here[type->basic_bytes];
-
-		object->inline_bytes += 8 + 9 * capacity;
-		object->size_bytes += 8 + 9 * capacity;
-	}
+	object->size_bytes += inline_values(types, type, here, available);
+	object->inline_bytes += inline_values(types, type, here, available);
 	return type->basic_bytes <= room;
 }
 
@@ -240,12 +244,15 @@ int mw_object_read(struct mw_types *types, const uint8_t *here, uint64_t availab
 		break;
 	case MW_TYPE_LIST:
 		is_object = read_list(types, here, available, ret);
+		ret->inline_bytes += inline_values(types, type, here, available); /* of a subclass (3.14) */
 		break;
 	case MW_TYPE_SET:
 		is_object = read_set(types, here, available, address, ret);
+		ret->inline_bytes += inline_values(types, type, here, available);
 		break;
 	case MW_TYPE_DICT:
 		is_object = read_dict(types, here, available, ret);
+		ret->inline_bytes += inline_values(types, type, here, available);
 		break;
 	case MW_TYPE_BYTEARRAY:
 		is_object = read_bytearray(here, available, ret);

@@ -1,5 +1,5 @@
 #include "regions.h"
-#include "remote.h"
+#include "memory_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -72,6 +72,7 @@ struct mw_regions {
 	uint32_t last_run;
 	uint32_t file_mapping; /* whose file_fd is open */
 	int file_fd;
+	int memory_fd;
 	int pagemap_fd; /* bound to the address space at open: an exec empties it */
 	int has_scan;
 	struct mw_regions_counters counters;
@@ -325,6 +326,9 @@ static int read_pagemap(struct mw_regions *regions)
 {
 	char path[64];
 
+	regions->memory_fd = mw_memory_open(regions->pid);
+	if (regions->memory_fd < 0)
+		return regions->memory_fd;
 	snprintf(path, sizeof(path), "/proc/%u/pagemap", regions->pid);
 	regions->pagemap_fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (regions->pagemap_fd < 0)
@@ -352,7 +356,7 @@ static struct mw_regions *create(void)
 
 	if (!regions)
 		return NULL;
-	regions->pagemap_fd = -1;
+	regions->memory_fd = regions->pagemap_fd = -1;
 	regions->file_fd = -1;
 	/* Name 0 is the empty one. */
 	regions->names = calloc(1, 1);
@@ -419,6 +423,8 @@ void mw_regions_close(struct mw_regions *regions)
 {
 	if (!regions)
 		return;
+	if (regions->memory_fd >= 0)
+		close(regions->memory_fd);
 	if (regions->pagemap_fd >= 0)
 		close(regions->pagemap_fd);
 	if (regions->file_fd >= 0)
@@ -582,9 +588,7 @@ int64_t mw_regions_read(struct mw_regions *regions, uint64_t address, void *buff
 	if (regions->pieces) {
 		got = read_image(regions, (uint32_t)(mapping - regions->mappings), address, buffer, size_bytes);
 	} else if (mw_regions_next(regions, address, address + size_bytes, &start, &stop) && start == address) {
-		got = mw_remote_read(regions->pid, address, buffer, stop - start);
-		if (got == -EPERM && !mw_regions_is_same(regions))
-			got = -ESRCH;
+		got = mw_memory_read(regions->memory_fd, address, buffer, stop - start);
 		if (got < 0)
 			regions->counters.reads_failed_total++;
 	} else {

@@ -47,6 +47,13 @@ _SAID_BY_ITSELF = {
     "unicode_object.state": "uni.state",
     "unicode_object.length": "uni.length",
     "unicode_object.asciiobject_size": "uni.ascii_size",
+    # PEP 768, from 3.14 on: rd is the remote debugger's part of a thread state
+    "debugger_support.eval_breaker": "ts.eval_breaker",
+    "debugger_support.remote_debugger_support": "ts.remote_debugger",
+    "debugger_support.remote_debugging_enabled": "is.remote_debug",
+    "debugger_support.debugger_pending_call": "rd.pending",
+    "debugger_support.debugger_script_path": "rd.path",
+    "debugger_support.debugger_script_path_size": "rd.path_size",
 }
 # No structure that is read here is larger: a greater offset is damage, or a lie.
 _OFFSET_MAX = 1 << 20

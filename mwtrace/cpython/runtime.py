@@ -93,13 +93,13 @@ class Runtime:
         return found
 
 
-def find_runtime(pid: int) -> Runtime:
-    """Find and check the CPython of a process.
+def find_runtime(pid: int, memory: RemoteMemory | None = None) -> Runtime:
+    """Find and check the CPython of a process; memory, if given, is how to read it.
 
     Raises NoPython; UnknownPython for a version or build that we cannot read, or one that is not
     ready yet; ProcessGone.
     """
-    memory = RemoteMemory(pid)
+    memory = memory or RemoteMemory(pid)
     mapped = read_mappings(pid)
     for image in sorted(images(mapped), key=_unlikeliness):
         try:

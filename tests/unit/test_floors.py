@@ -29,6 +29,7 @@ FLOOR = {
     "tracer": 2,
     "escalation": 6,
     "registry": 4,
+    "snapshot": 4,
     "sources": 4,
     "verdicts": 4,
     "tell": 4,
