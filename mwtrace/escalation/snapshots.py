@@ -83,6 +83,8 @@ class Snapshots:
         self._thread: Optional[threading.Thread] = None
         self._closing = False
         self.told: list[Snapshot] = []  # what became of those that ended before the last follow()
+        self._chosen: dict[str, ProcessId] = {}  # by service
+        self._hookless: set[ProcessId] = set()
         self._newest: dict[str, str] = {}  # path by service
         self.outcomes: dict[str, int] = {}  # by Outcome's values
         self.counters = {"snapshots_taken_total": 0, "snapshots_missed_total": 0}
@@ -110,22 +112,26 @@ class Snapshots:
         if self._settings is None:
             return
         self.told = list(self._results())
-        there: set[tuple[ProcessId, str]] = set()
-        for subject, judgement in suspects:
-            process = subject.id.process
-            if process is None or judgement.verdict < Verdict.GROWING:
-                continue
-            # A leak that was never seen growing has its first as its baseline.
-            why = LEAKING if judgement.verdict is Verdict.LEAKING else BASELINE
-            there |= {(process, LEAKING), (process, BASELINE)}
-            self._ask(_Job(process, subject.id.service.name, why), time_s)
+        growing = {
+            subject.id.process: (subject.id.service.name, judgement.verdict)
+            for subject, judgement in suspects
+            if subject.id.process is not None and judgement.verdict >= Verdict.GROWING
+        }
+        self._hookless &= growing.keys()
+        self._chosen = {name: one for name, one in self._chosen.items() if one in growing}
+        for process, (name, verdict) in growing.items():
+            if process not in self._hookless:
+                # One worker of a service stands for all: what is compared must be of one process.
+                chosen = self._chosen.setdefault(name, process)
+                why = LEAKING if verdict is Verdict.LEAKING else BASELINE
+                self._ask(_Job(chosen, name, why), time_s)
         if self._settings.every:
             self._follow_schedule(services, time_s)
         # A scheduled job is done when it is done; a suspect's is remembered with the suspicion.
         self._followed = {
             key: known
             for key, known in self._followed.items()
-            if key in there or known.is_waiting or not known.is_done and key[1] == SCHEDULED
+            if key[0] in growing or known.is_waiting or not known.is_done and key[1] == SCHEDULED
         }
 
     def _results(self) -> Iterator[Snapshot]:
@@ -196,6 +202,10 @@ class Snapshots:
             known.is_waiting = False
             is_passing = snapshot.outcome in _PASSING and known.tries < _TRIES_MAX
             known.is_done = snapshot.why == SCHEDULED or not is_passing
+        if snapshot.outcome == Outcome.NO_HOOK.value:
+            self._hookless.add(snapshot.process)
+            if self._chosen.get(snapshot.service) == snapshot.process:
+                del self._chosen[snapshot.service]
         if snapshot.is_taken:
             self.counters["snapshots_taken_total"] += 1
             if snapshot.service in self._newest or len(self._newest) < _FOLLOWED_MAX:

@@ -131,6 +131,32 @@ def test_processes_without_the_hook_are_asked_about_once_and_not_told_of(setting
         plain.stop()
 
 
+def test_of_a_services_workers_one_is_asked_each_time_and_one_that_has_the_hook(
+    target, settings, following
+):
+    plain = Target([PYTHON, "-c", "print('ready', flush=True); input()"])
+    other = start_hooked(PYTHON, "plain", "100")
+    try:
+        plain.expect("ready")
+        other.expect("ready")
+        pids = (plain.pid, target.pid, other.pid)
+        without, first, second = (Host().process_id(pid) for pid in pids)
+        under_test = following(settings)
+        growing = [suspect(one, Verdict.GROWING) for one in (without, first, second)]
+        told = []
+        for _ in range(3):
+            told += results(under_test, *growing)
+        leaking = [suspect(first, Verdict.GROWING), suspect(second, Verdict.LEAKING)]
+        told += results(under_test, suspect(without, Verdict.GROWING), *leaking)
+        assert [(one.process, one.why) for one in told] == [
+            (first, "baseline"),
+            (first, "leaking"),
+        ]
+    finally:
+        plain.stop()
+        other.stop()
+
+
 def test_a_schedule_takes_one_in_each_period(target, settings, following):
     process = Host().process_id(target.pid)
     under_test = following(replace(settings, every=(("hook*", 3600.0),)))
