@@ -97,8 +97,10 @@ uint32_t mw_stacks_forget(struct mw_stacks *stacks, uint32_t pid)
 {
 	uint32_t forgotten = 0, start = 0;
 
-	/* Remove, then put every stack behind an empty slot into place again:
-	 * begun behind an empty slot, each only moves towards its home. */
+	/* Remove, then put every stack into place again, begun behind a slot that was
+	 * empty before: no chain leads over it, so each only moves towards its home. */
+	while (stacks->slots[start].words)
+		start++;
 	for (uint32_t slot = 0; slot < stacks->slot_count; slot++) {
 		struct mw_stack *stack = &stacks->slots[slot];
 
@@ -112,8 +114,6 @@ uint32_t mw_stacks_forget(struct mw_stacks *stacks, uint32_t pid)
 	if (!forgotten)
 		return 0;
 	stacks->count -= forgotten;
-	while (stacks->slots[start].words)
-		start++;
 	for (uint32_t step = 0, slot = start; step < stacks->slot_count; step++) {
 		struct mw_stack stack = stacks->slots[slot];
 

@@ -80,9 +80,9 @@ def test_a_stack_without_hash_or_words_is_refused(make_stacks):
     assert add(stacks, 1, []) == -errno.EINVAL
 
 
-def test_random_stacks_survive_the_forgetting_of_others(make_stacks):
-    seed = random.randrange(2**32)
-    print("seed", seed)
+# Seeds with which a chain once broke, and one that is new each time.
+@pytest.mark.parametrize("seed", [64, 122, 241, 291, 301, random.randrange(2**32)])
+def test_random_stacks_survive_the_forgetting_of_others(make_stacks, seed):
     rng = random.Random(seed)
     stacks, known = make_stacks(300, 100_000), {}
     for _ in range(5000):
