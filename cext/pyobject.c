@@ -265,7 +265,7 @@ int mw_object_read(struct mw_types *types, const uint8_t *here, uint64_t availab
 	}
 	if (!is_object || ret->inline_bytes > room + 16)
 		return 0;
-	if ((type->flags & MW_TPFLAG_GC) && before) {
+	if ((type->flags & MW_TPFLAG_GC) && before && types->layout.minor >= 8) {
 		/* The list link in front of a tracked object: 3.13's heads are 4-byte aligned. */
 		link = mw_word(before);
 		if ((link & ~3ULL) && ((link & 4) || link >> 47))

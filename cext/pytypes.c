@@ -7,8 +7,9 @@
 enum {
 	SLOTS = MW_TYPES_MAX * 2,
 	REFUSED = 1 << 16,
-	TYPE_BYTES = 408, /* read of a type: the least that PyTypeObject has in any version */
+	TYPE_BYTES = 400, /* read of a type: the least that PyTypeObject has in any version */
 	GC_HEADER_BYTES = 16,
+	OLD_GC_HEADER_BYTES = 32, /* up to 3.7: with a count of its own, and aligned for long double */
 	MANAGED_BYTES = 16,
 	DICT_WALK_MAX = 4096,
 	KEYS_HEADER_BYTES = 32,
@@ -24,6 +25,13 @@ enum offset { /* of PyTypeObject, the same from 3.8 to 3.15 */
 
 /* qualname, cached keys: offsetof PyHeapTypeObject; from the headers of each version. */
 static const struct mw_python_layout layouts[] = {
+    {.minor = 7, /* and 3.6, but for the locals of a frame, which lie 16 bytes further there */
+     .qualname = 848,
+     .cached_keys = 856,
+     .locals = 360,
+     .frame_code = 32,
+     .code_names = 64,
+     .code_name = 104},
     {.minor = 8,
      .qualname = 864,
      .cached_keys = 872,
@@ -215,6 +223,7 @@ static enum mw_type_kind kind_of(const struct mw_type *type)
 static int probe(struct mw_types *types, uint64_t address, struct mw_type *ret)
 {
 	uint8_t body[TYPE_BYTES];
+	uint32_t gc_bytes;
 	int64_t basic, item;
 	uint64_t managed;
 
@@ -235,8 +244,9 @@ static int probe(struct mw_types *types, uint64_t address, struct mw_type *ret)
 	managed = types->layout.minor >= 12   ? MW_TPFLAG_MANAGED_DICT | MW_TPFLAG_MANAGED_WEAKREF
 		  : types->layout.minor == 11 ? MW_TPFLAG_MANAGED_DICT
 					      : 0;
+	gc_bytes = types->layout.minor < 8 ? OLD_GC_HEADER_BYTES : GC_HEADER_BYTES;
 	ret->front_bytes =
-	    (uint16_t)((ret->flags & MW_TPFLAG_GC ? GC_HEADER_BYTES : 0) + (ret->flags & managed ? MANAGED_BYTES : 0));
+	    (uint16_t)((ret->flags & MW_TPFLAG_GC ? gc_bytes : 0) + (ret->flags & managed ? MANAGED_BYTES : 0));
 	ret->kind = (uint8_t)kind_of(ret);
 	return 1;
 }

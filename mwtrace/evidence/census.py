@@ -150,7 +150,7 @@ def no_interpreter(image: Image) -> MwtraceError:
     """Say why there is nothing to count in it."""
     if looks_like_python(image):
         why = "its Python is of a version or build whose objects we cannot read"
-        remedy = "CPython 3.8 to 3.15 can be read, but not free-threaded or debug builds."
+        remedy = "CPython 3.6 to 3.15 can be read, but not free-threaded or debug builds."
     else:
         why = "no CPython runs in it"
         remedy = "'mwtrace explain' shows what its memory is made of all the same."

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # sizeof(PyHeapTypeObject), from the headers of each version.
 _MINOR_BY_HEAP_TYPE_BYTES = {
+    864: 7,  # and 6
     880: 8,  # and 9
     888: 10,
     904: 11,
@@ -45,7 +46,7 @@ class Interpreter(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"CPython 3.{self.minor}"
+        return "CPython 3.6 or 3.7" if self.minor == 7 else f"CPython 3.{self.minor}"
 
 
 def find_interpreter(image: Image) -> Interpreter | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from interpreters import on_every_python, script
+from interpreters import interpreters, label, on_every_python, script
 from target import Target
 
 from mwtrace.evidence.holders import holders_process
@@ -101,3 +101,15 @@ def test_the_words_for_how_are_those_of_c():
     }
     assert all(int(how) == value for how, value in names.items())
     assert set(names) == set(How)
+
+
+OLDER = [python for python in interpreters(oldest_minor=6) if python not in interpreters()]
+
+
+@pytest.mark.parametrize("python", OLDER, ids=label)
+@pytest.mark.parametrize("shape", ["module-dict", "lru-cache", "slots", "errors-in-a-cache"])
+def test_older_interpreters_are_read_too(python, shape):
+    holders = holders_of(python, shape)
+    assert 3000 <= holders.objects <= 3005
+    assert holders.paths[0].text == SHAPES[shape]
+    assert holders.paths[0].count >= 0.95 * holders.sampled
