@@ -26,6 +26,7 @@ enum {
 	DIGITS_MAX = 3,	      /* more: a token, an id, a date */
 	TEXT_BYTES_MAX = 1 << 18,
 	NO_STRING = 0x7fffffff,
+	TP_DICTOFFSET = 288, /* of PyTypeObject, in every version */
 };
 
 /* What a label's key means, above the bits of an address. */
@@ -95,6 +96,12 @@ static int read_text(struct mw_outside *outside, uint64_t key, char *text)
 		offset = (int32_t)(uint32_t)place;
 		if (offset < 0) {
 			strcpy(text, "__dict__"); /* all that lies in front and is not a list's link */
+			return 1;
+		}
+		/* up to 3.11 a class says where its instances have their dict; no member of it does */
+		if (mw_regions_read(outside->regions, type->address + TP_DICTOFFSET, &place, 8) == 8 &&
+		    place == (uint64_t)offset) {
+			strcpy(text, "__dict__");
 			return 1;
 		}
 		return mw_label_field(outside->types, type, (uint64_t)offset, text, MW_LABEL_BYTES + 1);
@@ -203,19 +210,23 @@ static void add_name(struct mw_outside *outside, uint64_t source, uint64_t targe
 		outside->pack_error = mw_outside_flush_names(outside);
 }
 
+/* Whether one more of a shape is to be named. */
+static int take_turn(struct mw_names *names, uint64_t shape)
+{
+	uint16_t *count = &names->shapes[shape & (SHAPES - 1)];
+
+	*count += *count < PER_SHAPE_MAX;
+	return *count < PER_SHAPE_MAX;
+}
+
 /* Whether a dict with these keys is still to be named. */
 static int take_shape(struct mw_names *names, const struct mw_span *span, uint64_t step)
 {
 	uint64_t hash = span->size_bytes;
-	uint16_t *count;
 
 	for (uint64_t i = 0; i + step <= span->size_bytes; i += step)
 		hash = mw_hash(hash ^ mw_word(span->bytes + i + step - 16));
-	count = &names->shapes[hash & (SHAPES - 1)];
-	if (*count >= PER_SHAPE_MAX)
-		return 0;
-	++*count;
-	return 1;
+	return take_turn(names, hash);
 }
 
 static void name_entries(struct mw_outside *outside, uint64_t object, const struct mw_span *span)
@@ -248,11 +259,12 @@ void mw_outside_name_span(struct mw_outside *outside, const struct mw_type *type
 	if (span->shape != MW_SPAN_WORDS)
 		return;
 	mw_outside_facts(outside, type);
-	if (!facts->names_left) {
+	/* up to 3.10 the instances of all classes keep their attributes in dicts: those of one class share keys */
+	if (span->label ? !take_turn(&outside->names, mw_hash(span->label)) : !facts->names_left) {
 		outside->names.omitted_total++;
 		return;
 	}
-	facts->names_left--;
+	facts->names_left -= !span->label;
 	for (uint64_t i = 0; i + 8 <= span->size_bytes; i += 8) {
 		uint64_t target = mw_word(span->bytes + i) & span->mask, key;
 		int32_t offset = span->first_offset + (int32_t)i;

@@ -597,6 +597,16 @@ cli.add_command(service)
 )
 @click.option("--encrypt-to", metavar="KEY", help="An age public key, or a file of them.")
 @click.option("--then", metavar="COMMAND", help="Run this on each file, its path as last word.")
+@click.option(
+    "--inject",
+    is_flag=True,
+    help="Where there is no hook, bring it in: memory of the running interpreter is changed.",
+)
+@click.option(
+    "--trust-seccomp",
+    is_flag=True,
+    help="With --inject: its seccomp filter answers with errors, and does not kill.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per snapshot.")
 def snapshot(
     process: str,
@@ -605,17 +615,22 @@ def snapshot(
     directory: Path,
     encrypt_to: Optional[str],
     then: Optional[str],
+    inject: bool,
+    trust_seccomp: bool,
     as_json: bool,
 ) -> int:
-    """Have a Python process write its object graph to a file; needs the hook in it.
+    """Have a Python process write its object graph to a file; needs the hook in it, or --inject.
 
     \b
     sudo mwtrace snapshot orders                        one, of its largest process
     sudo mwtrace snapshot 4711 --count 3 --every 60s    three, for 'mwtrace analyze A B C'
     """
+    from dataclasses import replace
+
     from mwtrace.snapping import Wish, take
 
-    return take(Wish(process, directory, count, every, encrypt_to, then, as_json))
+    wish = Wish(process, directory, count, every, encrypt_to, then, as_json)
+    return take(replace(wish, injects=inject, trusts_filter=trust_seccomp))
 
 
 @cli.command()

@@ -17,10 +17,12 @@ from mwtrace.errors import ProcessError
 from mwtrace.host.procfs import Host
 from mwtrace.lookup import find_process
 from mwtrace.model import Snapshot
+from mwtrace.snapshot import trigger
 from mwtrace.snapshot.moving import Mover
 from mwtrace.snapshot.sealing import Seal
 from mwtrace.snapshot.store import Store, StoreLimits
-from mwtrace.snapshot.taking import Taker, TakingLimits
+from mwtrace.snapshot.taking import Ask, Taker, TakingLimits
+from mwtrace.snapshot.uninvited import ask_uninvited
 from mwtrace.tell.snapshots import snapshot_json, snapshot_line
 from mwtrace.tell.terminal import detect_style
 
@@ -38,6 +40,8 @@ class Wish:
     recipient: Optional[str] = None
     command: Optional[str] = None  # that moves files off
     as_json: bool = False
+    injects: bool = False  # the hook, where there is none
+    trusts_filter: bool = False  # seccomp's, to answer with errors and not to kill
 
 
 def take(wish: Wish) -> int:
@@ -61,7 +65,9 @@ def take(wish: Wish) -> int:
         code = 0
         for number in range(wish.count):
             time.sleep(max(0.0, began_s + number * wish.every_s - time.monotonic()))
-            snapshot = taker.take(process, meant.service.name, "asked", is_asked=True)
+            snapshot = taker.take(
+                process, meant.service.name, "asked", is_asked=True, ask=_question(wish)
+            )
             _tell(snapshot, wish.as_json, unicode)
             if not snapshot.is_taken:
                 code = ProcessError.exit_code
@@ -77,6 +83,14 @@ def take(wish: Wish) -> int:
         if mover is not None:
             mover.close()
         store.close()
+
+
+def _question(wish: Wish) -> Ask:
+    if not wish.injects:
+        return trigger.ask
+    return lambda host, process, deadline_s: ask_uninvited(
+        host, process, deadline_s, wish.trusts_filter
+    )
 
 
 def _tell(snapshot: Snapshot, as_json: bool, unicode: bool) -> None:

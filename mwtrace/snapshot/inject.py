@@ -19,7 +19,7 @@ from mwtrace.errors import ProcessError, ProcessGone
 from mwtrace.host.procfs import Host
 from mwtrace.model import ProcessId
 from mwtrace.snapshot.pending import PendingCall
-from mwtrace.snapshot.points import Busy, Progress, Refused, Way
+from mwtrace.snapshot.points import Busy, Method, Progress, Refused
 from mwtrace.snapshot.remote_exec import RemoteExec
 from mwtrace.snapshot.script_file import ScriptFile
 from mwtrace.snapshot.stopping import ConditionFailed, Stopped, edit_stopped
@@ -38,7 +38,7 @@ _STATUS_LINE = re.compile(rb"^(\w+):[ \t]*([^\n]*)$", re.M)
 class Injected(NamedTuple):
     """The script has run to its end."""
 
-    way: str
+    method: str
     pause_s: float  # that the process stood still
     latency_s: float  # from the change to the script's end
     attempts: int
@@ -99,32 +99,32 @@ def run_script(
     runtime = find_runtime(pid)
     with ScriptFile(pid, source) as script:
         host.check(process)
-        return _run(pid, _way(runtime, script.path), script, deadline_s)
+        return _run(pid, _method(runtime, script.path), script, deadline_s)
 
 
-def _run(pid: int, way: Way, script: ScriptFile, deadline_s: float) -> Injected:
+def _run(pid: int, method: Method, script: ScriptFile, deadline_s: float) -> Injected:
     ends_s = time.monotonic() + deadline_s
     attempts = 0
     while True:
-        stopped, tries = _put(pid, way)
+        stopped, tries = _put(pid, method)
         attempts += tries
         began_s = time.monotonic()
-        wait_s = min(way.moves_after_s, ends_s - began_s)
-        if _await_begin(way, script, wait_s) or not _take_back(pid, way):
+        wait_s = min(method.moves_after_s, ends_s - began_s)
+        if _await_begin(method, script, wait_s) or not _take_back(pid, method):
             break
         if time.monotonic() >= ends_s:
             raise NoAnswer(
                 f"no thread of process {pid} came to a safe point within {deadline_s:g} s"
             )
-    _await_end(pid, way, script)
+    _await_end(pid, method, script)
     latency_s = time.monotonic() - began_s
-    _settle(way)
+    _settle(method)
     if script.is_there():
         raise NoAnswer(f"process {pid} could not run {script.path}", _UNREADABLE)
-    return Injected(way.name, stopped.pause_s, latency_s, attempts)
+    return Injected(method.name, stopped.pause_s, latency_s, attempts)
 
 
-def _way(runtime: Runtime, path: str) -> Way:
+def _method(runtime: Runtime, path: str) -> Method:
     minor = runtime.version.minor
     if minor >= REMOTE_EXEC_MINOR:
         return RemoteExec(runtime, path)
@@ -133,20 +133,20 @@ def _way(runtime: Runtime, path: str) -> Way:
     return PendingCall(runtime, path)
 
 
-def _put(pid: int, way: Way) -> tuple[Stopped, int]:
+def _put(pid: int, method: Method) -> tuple[Stopped, int]:
     for attempt in range(1, ATTEMPTS_MAX + 1):
         try:
-            return edit_stopped(pid, way.edits()), attempt
+            return edit_stopped(pid, method.edits()), attempt
         except (Busy, ConditionFailed) as error:
             why = error
         time.sleep(_ATTEMPTS_APART_S)
     raise Busy(f"{why}, {ATTEMPTS_MAX} times in a row") from why
 
 
-def _await_begin(way: Way, script: ScriptFile, deadline_s: float) -> bool:
+def _await_begin(method: Method, script: ScriptFile, deadline_s: float) -> bool:
     ends_s = time.monotonic() + deadline_s
     look_s = _FIRST_LOOK_S
-    while way.progress() is Progress.WAITING and script.is_there():
+    while method.progress() is Progress.WAITING and script.is_there():
         if time.monotonic() >= ends_s:
             return False
         time.sleep(look_s)
@@ -154,34 +154,34 @@ def _await_begin(way: Way, script: ScriptFile, deadline_s: float) -> bool:
     return True
 
 
-def _take_back(pid: int, way: Way) -> bool:
+def _take_back(pid: int, method: Method) -> bool:
     """Return whether it was taken back; False: it has begun after all."""
     for _ in range(ATTEMPTS_MAX):
-        if way.progress() is not Progress.WAITING:
+        if method.progress() is not Progress.WAITING:
             return False
         try:
-            edit_stopped(pid, way.retraction())
+            edit_stopped(pid, method.retraction())
         except ConditionFailed:
             time.sleep(_ATTEMPTS_APART_S)
             continue
-        _settle(way)
+        _settle(method)
         return True
     raise StillRunning(f"what was injected into process {pid} cannot be taken back")
 
 
-def _await_end(pid: int, way: Way, script: ScriptFile) -> None:
+def _await_end(pid: int, method: Method, script: ScriptFile) -> None:
     ends_s = time.monotonic() + _RUNNING_S
     look_s = _FIRST_LOOK_S
-    while way.progress() is not Progress.DONE and script.is_there():
+    while method.progress() is not Progress.DONE and script.is_there():
         if time.monotonic() >= ends_s:
             raise StillRunning(f"the script in process {pid} is not done after {_RUNNING_S:g} s")
         time.sleep(look_s)
         look_s = min(2 * look_s, _LONGEST_LOOK_S)
 
 
-def _settle(way: Way) -> None:
+def _settle(method: Method) -> None:
     try:
-        way.settle()
+        method.settle()
     except ProcessGone:
         raise
     except ProcessError:

@@ -30,8 +30,8 @@ class Progress(enum.Enum):
     DONE = "done"
 
 
-class Way(Protocol):
-    """One way to have an interpreter run a script. Raises ProcessError, as all that reads it."""
+class Method(Protocol):
+    """One of the two. Everything raises ProcessError, as all that reads a process."""
 
     name: str
     moves_after_s: float  # one thread was chosen: another one may come sooner; inf: any will do

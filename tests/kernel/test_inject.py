@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from graph_file import GraphFile
 from interpreters import interpreters, on_every_python, script
 from target import Target
 
@@ -23,6 +24,9 @@ from mwtrace.snapshot.inject import Injected, NoAnswer, run_script
 from mwtrace.snapshot.pending import PendingCall
 from mwtrace.snapshot.points import Refused
 from mwtrace.snapshot.scratch import find_scratch
+from mwtrace.snapshot.store import Store, StoreLimits
+from mwtrace.snapshot.taking import Taker, TakingLimits
+from mwtrace.snapshot.uninvited import ask_uninvited
 
 pytestmark = pytest.mark.kernel
 
@@ -98,7 +102,7 @@ def test_every_script_runs_once_and_leaves_nothing(start, python, what):
         injected = subject.run()
         assert subject.ran() == done
         minor = find_runtime(subject.target.pid).version.minor
-        assert injected.way == ("PEP 768" if minor >= 14 else "pending call")
+        assert injected.method == ("PEP 768" if minor >= 14 else "pending call")
     assert subject.is_clean()
     subject.await_a_round()
     assert subject.look()[1] == descriptors
@@ -183,15 +187,40 @@ def test_calls_of_others_behind_a_retracted_one_are_made(start, tmp_path):
             pytest.skip("any thread would take it")
         from mwtrace.snapshot.stopping import edit_stopped
 
-        way = PendingCall(runtime, "/nonexistent")
-        edit_stopped(target.pid, way.edits())
+        method = PendingCall(runtime, "/nonexistent")
+        edit_stopped(target.pid, method.edits())
         target.ask("add")
-        edit_stopped(target.pid, way.retraction())
-        way.settle()
+        edit_stopped(target.pid, method.retraction())
+        method.settle()
         target.tell("wake")
         target.expect("made")
     finally:
         target.stop()
+
+
+@on_every_python
+def test_a_hook_that_is_injected_writes_snapshots_again_and_again(start, tmp_path, python):
+    subject = start(python, "busy")
+    descriptors = subject.look()[1]
+    most = descriptors + 1  # newer libffi, which ctypes loads, keeps its own file open
+    store = Store(tmp_path / "snapshots", StoreLimits())
+    taker = Taker(subject.host, store, TakingLimits())
+    try:
+        for _ in range(3):
+            taken = taker.take(subject.process, "service", "asked", True, ask_uninvited)
+            assert taken.is_taken, taken.reason
+            file = GraphFile(Path(taken.path))
+            assert file.head["writer"] == "hook-child"
+            assert any(name == "__main__.Node" for name in file.types.values())
+            assert len([text for _, text, kind in file.roots if kind == 1]) >= 3
+    finally:
+        store.close()
+    maps = Path(f"/proc/{subject.target.pid}/maps").read_text()
+    assert maps.count("/memfd:mwtrace-hook") == 1
+    deadline = time.monotonic() + DEADLINE_S
+    while not subject.is_clean() or subject.look()[1] > most:
+        assert time.monotonic() < deadline
+    subject.await_a_round()
 
 
 def refusal_of(subject: Subject) -> str:

@@ -109,6 +109,7 @@ def test_globals_attributes_keys_frames_and_modules_have_their_names(python, tmp
     plain, slotted = truth["plain"][0], truth["slotted"][0]
     holders = [plain, *file.objects[plain][3]]  # its attributes, or those of its dict
     assert any((one, "value") in by_source and (one, "other") in by_source for one in holders)
+    assert (plain, "value") in by_source or (plain, "__dict__") in by_source
     assert {(slotted, "left"), (slotted, "right")} <= set(by_source)
     assert any(text == "held" for _, text in attributes)  # of a class
     modules = {text: one for one, text, kind in file.roots if kind == 0}
@@ -189,3 +190,32 @@ def test_a_process_that_ended_is_gone(tmp_path):
     target.stop()
     with pytest.raises(ProcessGone):
         take_outside(target.pid, tmp_path / "a.mwsnap")
+
+
+@on_every_python
+def test_one_of_a_class_is_named_although_another_class_has_thousands(python, tmp_path):
+    """Limits on names are for each class: the holder of a leak is one, what leaks is many."""
+    program = (
+        "import sys\n"
+        "class Session:\n"
+        "    def __init__(self, n): self.number = n\n"
+        "class Registry:\n"
+        "    def __init__(self): self.sessions = {n: Session(n) for n in range(5003)}\n"
+        "before = [Session(n) for n in range(5003)]\n"
+        "REGISTRY = Registry()\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+    )
+    target = Target([python, "-c", program])
+    try:
+        target.expect("ready")
+        take_outside(target.pid, tmp_path / "a.mwsnap")
+    finally:
+        target.stop()
+    file = GraphFile(tmp_path / "a.mwsnap")
+    (target_of,) = {
+        target for _, target, text, kind in file.names if (text, kind) == ("sessions", 1)
+    }
+    assert (
+        len([r for r in file.objects[target_of][3] if file.type_of(r) == "__main__.Session"])
+        == 5003
+    )
