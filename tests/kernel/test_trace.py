@@ -46,6 +46,13 @@ PYTHONS = [
     for path in sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"))
     if int(path.parts[-3].split(".")[1]) >= 8
 ] + [path for path in ["/usr/bin/python3"] if Path(path).exists()]
+# Ten seconds each; test_python_frames has all versions.
+FIRST_AND_LAST = [
+    python
+    if python in (PYTHONS[0], *PYTHONS[-2:])
+    else pytest.param(python, marks=pytest.mark.slow)
+    for python in PYTHONS
+]
 
 
 @pytest.fixture
@@ -123,7 +130,7 @@ def test_exact_tracing_counts_every_block(start_target):
     assert outcome.facts.dropped == 0
 
 
-@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("python", FIRST_AND_LAST)
 def test_a_leak_of_objects_is_named_by_its_line_on_every_python(python, start_python):
     target = start_python(python, "objects")
     outcome = traced(target.pid, 8)
