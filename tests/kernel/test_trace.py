@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from interpreters import interpreters
 from target import DEADLINE_S, Target
 
 from mwtrace.errors import ProcessError
@@ -41,11 +42,8 @@ LEAK_SMALL, LEAK_LARGE = 90_000.0, 300_000.0  # of tests/targets/sites_paced.c
 RATE_TOLERANCE = 0.15
 BLAME_MAX = 0.01
 LARGE_BUDGET = 0.2
-PYTHONS = [
-    str(path)
-    for path in sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"))
-    if int(path.parts[-3].split(".")[1]) >= 8
-] + [path for path in ["/usr/bin/python3"] if Path(path).exists()]
+# pyenv's, oldest first, and the distribution's own: those of other suites start by a loader.
+PYTHONS = [python for python in interpreters() if "run-python" not in python]
 # Ten seconds each; test_python_frames has all versions.
 FIRST_AND_LAST = [
     python

@@ -31,10 +31,13 @@ static pid_t start(pid_t wanted)
 	    .set_tid = wanted ? (uint64_t)(uintptr_t)&wanted : 0,
 	    .set_tid_size = wanted ? 1 : 0,
 	};
+	pid_t parent = getpid();
 	pid_t pid = (pid_t)syscall(SYS_clone3, &arguments, sizeof(arguments));
 
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent) /* it ended before that was said */
+			_exit(0);
 		for (;;)
 			pause();
 	}
