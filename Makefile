@@ -56,12 +56,15 @@ test-slow: build ## everything that takes more than ten seconds (root)
 
 # Python itself is not built for it, so the sanitizer is preloaded, and does not look for leaks:
 # what an interpreter leaves at its end is not ours.
-asan: venv ## unit tests with AddressSanitizer and UBSan under the extension
+# Only tests that come to C: the others take as long and say nothing here.
+ASAN_TESTS = $(shell grep -lE 'mwtrace\.(capi|aggregator|tracer|remote|evidence|snapshot)|heap_image|watched' tests/unit/*.py)
+
+asan: venv ## unit tests of C with AddressSanitizer and UBSan under the extension
 	MW_CFLAGS='$(ASAN_FLAGS) -DMW_TESTING' MW_LDFLAGS='$(ASAN_FLAGS)' \
 		$(BIN)/python setup.py --quiet build --build-base build/asan --build-lib build/asan/lib --force
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/asan/lib \
-		$(BIN)/pytest -m 'not kernel and not slow' -p no:cacheprovider
+		$(BIN)/pytest -m 'not kernel and not slow' -p no:cacheprovider $(ASAN_TESTS)
 
 # Short, and the same every time; by hand `make fuzz FUZZ_FLAGS='--seconds 3600 --seed 7'`.
 fuzz: build ## fuzz what parses other people's bytes, a fixed number of times; its seeds in valgrind

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable
 
@@ -34,7 +35,8 @@ from mwtrace.tracing.probing import Probing
 from mwtrace.tracing.session import State, TraceSession
 
 pytestmark = pytest.mark.kernel
-pytest.importorskip("capstone", reason="the extra 'trace' is not installed")
+if find_spec("capstone") is None:
+    pytest.skip("the extra 'trace' is not installed", allow_module_level=True)
 
 TARGETS = Path(__file__).parents[1] / "targets"
 SERVICE = TARGETS / "python_service.py"

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ from mwtrace.tracing.probing import Probing
 from mwtrace.tracing.session import TraceSession
 
 pytestmark = pytest.mark.kernel
-pytest.importorskip("capstone", reason="the extra 'trace' is not installed")
+if find_spec("capstone") is None:
+    pytest.skip("the extra 'trace' is not installed", allow_module_level=True)
 
 TARGETS = Path(__file__).parents[1] / "targets"
 TRACE_S = 14.0
