@@ -30,6 +30,7 @@ _RECORD_BYTES_MAX = 1 << 20
 _NAME_CHARACTERS_MAX = 80
 _FILES_MAX = 100_000
 _LOCK_LOOK_S = 0.02
+_RUN = Path("/run/mwtrace")
 _FILE_NAME = re.compile(
     r"(?P<service>[\w.@+-]{1,80})-(?P<pid>\d{1,10})-(?P<time>\d{8}T\d{6}\.\d{3}Z)"
     r"-(?P<why>[a-z]{1,16})\.mwsnap(?:\.age)?",
@@ -312,7 +313,7 @@ def _open_lock(folder_fd: int) -> int:
     if os.geteuid() == 0:
         # If that folder is not ours alone the lock is this store's only.
         with contextlib.suppress(OSError, ConfigError):
-            run_fd = _open_private(Path("/run/mwtrace"))
+            run_fd = _open_private(_RUN)
             try:
                 return os.open("snapshot.lock", flags, 0o600, dir_fd=run_fd)
             finally:

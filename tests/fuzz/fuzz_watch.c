@@ -27,14 +27,14 @@ static const struct mw_limits limits = {
     .services_max = SERVICES_MAX,
     .rows_max = ROWS_MAX,
     .unnamed_max = UNNAMED_MAX,
-    .incidents_max = INCIDENTS_MAX,
+    .oom_kills_max = INCIDENTS_MAX,
 };
 
 static void check_table(const struct mw_table *table)
 {
 	const struct mw_counters *counters = &table->counters;
 
-	if (table->row_count > ROWS_MAX || table->unnamed_count > UNNAMED_MAX || table->incident_count > INCIDENTS_MAX)
+	if (table->row_count > ROWS_MAX || table->unnamed_count > UNNAMED_MAX || table->oom_kill_count > INCIDENTS_MAX)
 		abort();
 	if (counters->process_count > PROCESSES_MAX || counters->service_count > SERVICES_MAX)
 		abort();

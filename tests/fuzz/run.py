@@ -25,7 +25,7 @@ SANITIZE = "address,undefined"
 FLAGS = ["-g", "-O1", "-std=gnu11", "-D_GNU_SOURCE", "-DMW_TESTING", "-fno-sanitize-recover=all"]
 FLAGS += ["-fno-omit-frame-pointer", f"-I{ROOT / 'bpf'}", f"-I{ROOT / 'cext'}", f"-I{HERE}"]
 COMPILER = ["clang", *FLAGS, f"-fsanitize=fuzzer-no-link,{SANITIZE}"]
-LIBRARIES = ["-lbpf", "-lelf", "-lm"]
+LIBRARIES = ["-lbpf", "-lelf", "-lz", "-lm", "-pthread"]
 # The part of --runs that each gets: by what one execution costs, so that all take about as long.
 C_FUZZERS = {"symbols": 1.0, "heap": 0.05, "arenas": 0.1, "audit": 0.1, "trace": 1.0, "watch": 0.2}
 PYTHON_FUZZERS = {"proc": 0.5, "elf": 0.1, "linetable": 1.0, "replay": 0.2}
